@@ -1,0 +1,1 @@
+"""Celery tasks, judges and engines: everything that runs on a machine with a model."""
