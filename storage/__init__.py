@@ -1,0 +1,1 @@
+"""Tables, legal state moves, queries by subject, object store and migrations. Imports `reasoning` alone of ours."""

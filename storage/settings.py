@@ -1,0 +1,128 @@
+"""Settings, read once at the door and frozen. Every variable has the prefix `STAGEBEAM_`.
+
+The command line is the door: it calls `read_settings` and passes the result on. Nothing else reads the
+environment. An unknown variable with the prefix or an unsafe value refuses to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from reasoning.errors import BadInput, nearest
+
+PREFIX = "STAGEBEAM_"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Defaults are those of the embedded stack on loopback."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True)
+
+    data_dir: Path = Path("data")
+    """Folder of the embedded stack: database, objects, broker, logs."""
+    database_url: str = ""
+    """SQLAlchemy URL (`postgresql+psycopg://...` or `sqlite:///...`); empty means SQLite in `data_dir`."""
+    broker_url: str = ""
+    """`redis://...` or `redis+socket://...`; empty means the embedded Valkey of `data_dir`."""
+    object_store: str = ""
+    """`s3://bucket/prefix` or a folder; empty means `data_dir`/objects."""
+
+    s3_endpoint_url: str | None = None
+    s3_region: str | None = None
+    s3_access_key_id: SecretStr | None = None
+    s3_secret_access_key: SecretStr | None = None
+    s3_path_style: bool = True
+    s3_checksums: Literal["when_supported", "when_required"] = "when_supported"
+    s3_multipart_bytes: int = Field(default=16 * 2**20, ge=5 * 2**20)
+    """Objects above this size go up in parts."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    url: str = "http://127.0.0.1:8000"
+    """Where the command line finds the API."""
+    api_key: SecretStr | None = None
+    """Bearer token that the command line sends."""
+    secret_key: SecretStr | None = None
+    """Signs sessions and cursors; needed when `host` is not loopback."""
+    path_prefix: str = ""
+    """Set when a proxy serves the API and pages under a path."""
+    read_only: bool = False
+    """Pages and API refuse every change."""
+
+    model: str = "demo"
+    """What workers load: `demo`, `scripted`, a folder, a hub id or `openai:BASE_URL#MODEL`."""
+    device: str = "auto"
+    dtype: str = "auto"
+    slots: int = Field(default=64, ge=1, le=4096)
+    """Calls that a worker has in hand at most."""
+    engine_options: str = ""
+    """Further settings of the engine as JSON: cache bytes, quantization, faults of the scripted engine."""
+    worker_name: str = ""
+
+    lease_s: float = Field(default=30.0, gt=0)
+    """A worker's claim on a call; renewed at a third of it."""
+    heartbeat_s: float = Field(default=5.0, gt=0)
+    visibility_timeout_s: float = Field(default=60.0, gt=0)
+    window_factor: float = Field(default=2.0, gt=0)
+    """Queries admitted per slot of the live workers."""
+    window_min: int = Field(default=64, ge=1)
+    """Queries admitted while no worker is known."""
+    call_timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds one call may take in the engine."""
+    reconcile_s: float = Field(default=2.0, gt=0)
+    resend_s: float = Field(default=5.0, gt=0)
+    """A queued call whose message is older than this and whose queue is empty is sent again."""
+    retention_s: float = Field(default=7 * 86400.0, gt=0)
+    """How long calls stay rows after their job ended, before they are folded into trace parts."""
+
+    image_roots: list[Path] = Field(default_factory=list)
+    """Folders from which the server itself may read images that a line names by path."""
+    image_urls: bool = False
+    """Whether http(s) image addresses are fetched (never private networks)."""
+    max_line_bytes: int = Field(default=32 * 2**20, ge=1024)
+    max_image_bytes: int = Field(default=20 * 2**20, ge=1024)
+    max_image_pixels: int = Field(default=64_000_000, ge=1)
+    max_lines: int = Field(default=10_000_000, ge=1)
+    max_upload_bytes: int = Field(default=20 * 2**30, ge=1024)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_json: bool = False
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'stagebeam.db'}"
+
+    @property
+    def effective_object_store(self) -> str:
+        return self.object_store or str(self.data_dir.resolve() / "objects")
+
+    @property
+    def loopback(self) -> bool:
+        return self.host in ("127.0.0.1", "localhost", "::1")
+
+
+def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
+    """The settings of an environment; `overrides` (from command-line flags) win.
+
+    Raises:
+        BadInput: a variable with the prefix is unknown (the nearest valid name is given) or has a bad value.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known:
+            raise BadInput(
+                f"unknown setting {name}.{nearest(name, known)} `stagebeam settings show` lists all.",
+                code="unknown_setting",
+                field=name,
+            )
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"][:1]).upper()
+        raise BadInput(f"{name}: {first['msg']}.", code="invalid_setting", field=name) from None
