@@ -1,0 +1,43 @@
+"""From the name of a model to a running engine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reasoning.errors import BadInput
+from workers.engine.config import build, parse_settings
+from workers.engine.protocol import Engine
+
+DEMO = "demo"
+"""Short name of the trained demo model that ships with the package."""
+
+
+def open_engine(model: str, options: Mapping[str, Any] | None = None) -> Engine:
+    """Start the engine that `model` names; it is ready when this returns.
+
+    `scripted` or `scripted:SETTINGS` (see `Script`); `demo`; a local folder or hub id (see `DeviceOptions`);
+    `openai:BASE_URL#MODEL` (see `RemoteOptions`). `options` are settings of that engine by field name.
+
+    Raises:
+        BadInput: unknown setting, or a model that is not there.
+    """
+    settings = dict(options or {})
+    kind, colon, rest = model.partition(":")
+    if kind == "scripted":
+        from workers.engine.scripted import Script, ScriptedEngine
+
+        return ScriptedEngine(build(Script, {**settings, **(parse_settings(rest) if colon else {})}))
+    raise BadInput(f'no engine runs "{model}" in this version', code="unknown_model", field="model")
+
+
+def demo_folder() -> Path | None:
+    """Where the trained demo model lies, or None when this installation has none. Imports nothing."""
+    spec = importlib.util.find_spec("training")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place) / DEMO
+        if (folder / "config.json").is_file():
+            return folder
+    return None
