@@ -9,7 +9,7 @@ from __future__ import annotations
 from storage.tables.access import ApiKey, AuditEntry, Project
 from storage.tables.base import Base
 from storage.tables.files import Blob, File
-from storage.tables.fleet import QueueControl, Rollup, Worker
+from storage.tables.fleet import Duty, QueueControl, Rollup, Worker
 from storage.tables.outbox import Delivery
 from storage.tables.schedules import Dataset, Schedule, Slot, StoredResult
 from storage.tables.work import Call, Job, JobCounters, Query
@@ -22,6 +22,7 @@ __all__ = [
     "Call",
     "Dataset",
     "Delivery",
+    "Duty",
     "File",
     "Job",
     "JobCounters",

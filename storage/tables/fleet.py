@@ -48,6 +48,16 @@ class QueueControl(Base):
     actor: Mapped[str | None]
 
 
+class Duty(Base):
+    """A duty that one orchestrator at a time holds, by a lease: ingest, dispatch, finalize, reconcile, schedules."""
+
+    __tablename__ = "duties"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    until: Mapped[float]
+
+
 class Rollup(Base):
     """Sums by minute and by hour, so that charts never count rows."""
 

@@ -133,6 +133,8 @@ class Query(Base):
     """Digest of everything that the result depends on (scheduled runs)."""
     trace_key: Mapped[str | None]
     """Object-store key of the part that holds the folded calls; None while they are rows."""
+    deadline_at: Mapped[float | None]
+    """When this query must answer with its best so far; set at admission."""
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
