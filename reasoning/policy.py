@@ -35,7 +35,7 @@ class Policy:
     candidates: int = 4
     """Candidates per stage (N)."""
     judge: Judge = "labels"
-    """`labels` reads the probabilities of the two labels; `words` has the judge write its reason (published: always)."""
+    """`labels` reads the probabilities of the two labels; `words` (always in published mode) writes its reason."""
     judge_model: str | None = None
     """Model that judges; None means the model that answers."""
     prompts: PromptStyle | None = None

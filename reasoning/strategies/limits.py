@@ -1,0 +1,61 @@
+"""What a search answers when it must end now.
+
+An answer needs a conclusion: a candidate of that stage, or one that a model wrote ahead of time. Earlier
+stages are never shown as an answer; without a conclusion the query fails with the limit as its code.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reasoning import grammar
+from reasoning.decisions import Answer, Decision, Failed
+from reasoning.records import WHOLE, CallError
+from reasoning.rows import Rows, candidate_of
+from reasoning.stages import Stage
+from reasoning.tournament import standing
+
+if TYPE_CHECKING:
+    from reasoning.strategies.modes import SearchMode
+    from reasoning.strategies.search import Step
+
+
+_ADVICE = 'No conclusion was there to answer with, or policy.on_limit is "fail". Raise the limit and retry the query.'
+
+
+def best_so_far(rows: Rows, mode: SearchMode, step: Step, limit: str) -> Decision:
+    """The best answer at `step`, marked degraded with `limit`, or a failure of that code. Never `Next`."""
+    if rows.policy.on_limit == "degrade":
+        if step.stage in (Stage.CONCLUSION, WHOLE):
+            answer = _leading_conclusion(mode, step, limit)
+        else:
+            answer = _early_conclusion(rows, step, limit)
+        if answer is not None:
+            return answer
+    message = f"The search ended in stage {step.stage} ({limit}). {_ADVICE}"
+    return Failed(CallError(limit, message), step.stage)
+
+
+def _leading_conclusion(mode: SearchMode, step: Step, limit: str) -> Answer | None:
+    """The candidate with most wins so far, then the one that most candidates agree with, then the first."""
+    field = step.field or mode.field(step.drawn.draws)
+    if not field:
+        return None
+    votes = {item.index: len(item.merged) for item in field}
+    by_votes = sorted(votes, key=lambda index: (-votes[index], index))
+    leader = standing(by_votes, step.selection.contest)[0] if step.selection is not None else by_votes[0]
+    best = next(item for item in field if item.index == leader)
+    return Answer(best.reading.inner, (*step.path, best.ref), best.reading.format_ok, limit)
+
+
+def _early_conclusion(rows: Rows, step: Step, limit: str) -> Answer | None:
+    """A conclusion that some model wrote before it was asked for, first in this stage, then on the path."""
+    places = [(step.path, item.ref) for item in step.drawn.draws]
+    places += [(step.path[:place], step.path[place]) for place in range(len(step.path) - 1, -1, -1)]
+    for path, ref in places:
+        call = rows.calls.get(ref.call)
+        candidate = candidate_of(call, ref.index) if call is not None else None
+        reading = grammar.read_answer(candidate.text).get(Stage.CONCLUSION) if candidate is not None else None
+        if reading is not None and reading.complete:
+            return Answer(reading.inner, (*path, ref), format_ok=False, degraded=limit)
+    return None
