@@ -1,0 +1,91 @@
+"""SQL that Postgres and SQLite spell differently, so that no other module asks which one it speaks to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Function,
+    Table,
+    Text,
+    TypeDecorator,
+    bindparam,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
+
+from storage.tables.base import Base
+
+
+def table(entity: type[Base]) -> Table:
+    """The Core table of an entity: statements on it skip the ORM's compilation."""
+    return cast("Table", entity.__table__)
+
+
+def insert_ignore(conn: Connection, target: Table | type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that leaves rows alone whose primary or unique key is there already.
+
+    Add `.returning(...)` to learn which rows were new.
+    """
+    into = target if isinstance(target, Table) else table(target)
+    if conn.dialect.name == "postgresql":
+        return postgresql.insert(into).on_conflict_do_nothing()
+    return sqlite.insert(into).on_conflict_do_nothing()
+
+
+class _Ids(TypeDecorator[Any]):
+    """A list of ids as one parameter: an array on Postgres, JSON text on SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, item: type[BigInteger | Text]) -> None:
+        super().__init__()
+        self.item = item
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.ARRAY(self.item))
+        return dialect.type_descriptor(Text())
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return value if dialect.name == "postgresql" else orjson.dumps(value).decode()
+
+
+class _AnyOf(FunctionElement[bool]):
+    name = "any_of"
+    type = Boolean()
+    inherit_cache = True
+
+
+def any_of(column: ColumnElement[Any] | Any, ids: Iterable[int] | Iterable[str]) -> ColumnElement[bool]:
+    """`column IN (ids)` with one parameter however many ids there are.
+
+    The statement text stays the same, so it is compiled and prepared once, and neither database's limit on
+    the number of parameters is met.
+    """
+    listed = list(ids)
+    item: type[BigInteger | Text] = Text if listed and isinstance(listed[0], str) else BigInteger
+    return _AnyOf(column, bindparam(None, listed, type_=_Ids(item)))
+
+
+@compiles(_AnyOf, "postgresql")
+def _any_of_postgresql(element: Function[bool], compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = element.clauses
+    return f"{compiler.process(column, **kw)} = ANY ({compiler.process(ids, **kw)})"
+
+
+@compiles(_AnyOf)
+def _any_of_sqlite(element: Function[bool], compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = element.clauses
+    return f"{compiler.process(column, **kw)} IN (SELECT value FROM json_each({compiler.process(ids, **kw)}))"  # noqa: S608 - made of compiled parts
