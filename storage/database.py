@@ -16,6 +16,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from reasoning.errors import BadInput, InvariantBroken, Transient
 from storage.errors import Conflict, StoreFull
+from storage.portable import any_of, insert_ignore
+
+__all__ = ["Database", "any_of", "insert_ignore", "open_database", "parse_url"]
 
 Dialect = Literal["postgresql", "sqlite"]
 Result = TypeVar("Result")

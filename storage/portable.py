@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Dialect,
+    FromClause,
     Function,
     Table,
     Text,
@@ -24,20 +25,13 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
-from storage.tables.base import Base
 
-
-def table(entity: type[Base]) -> Table:
-    """The Core table of an entity: statements on it skip the ORM's compilation."""
-    return cast("Table", entity.__table__)
-
-
-def insert_ignore(conn: Connection, target: Table | type[Base]) -> postgresql.Insert | sqlite.Insert:
+def insert_ignore(target: FromClause, conn: Connection) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that leaves rows alone whose primary or unique key is there already.
 
     Add `.returning(...)` to learn which rows were new.
     """
-    into = target if isinstance(target, Table) else table(target)
+    into = cast("Table", target)
     if conn.dialect.name == "postgresql":
         return postgresql.insert(into).on_conflict_do_nothing()
     return sqlite.insert(into).on_conflict_do_nothing()
