@@ -1,0 +1,1 @@
+"""What every command shares: exit codes, the HTTP client of the JSON API, output and progress."""
