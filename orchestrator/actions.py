@@ -1,0 +1,101 @@
+"""What people do to a job: cancel, pause, resume, retry. Each is one transaction and says what it did."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, delete, update
+
+from reasoning.errors import BadInput
+from reasoning.records import CallStatus
+from storage import jobs, queries, transitions
+from storage.database import Database
+from storage.portable import any_of, table
+from storage.tables import Call, Job
+
+OPEN = ("validating", "running")
+RETRYABLE = ("failed", "cancelled", "expired")
+RETRY_AT_ONCE = 2000
+"""Queries put back per statement."""
+
+
+def cancel_job(db: Database, job_id: str, now: float, reason: str) -> str:
+    """Stop a job: nothing new starts, queries in hand end as cancelled, finished ones keep their answers.
+
+    Cancelling a job that is being cancelled changes nothing. Returns the status after the call.
+
+    Raises:
+        BadInput: the job has ended (`job_ended`).
+    """
+    with db.write() as conn:
+        job = jobs.get(conn, job_id)
+        if job is None:
+            raise _unknown(job_id)
+        if job.status in ("cancelling", "cancelled") or job.cancelling_at is not None:
+            return str(job.status)
+        if job.status not in OPEN:
+            raise BadInput(
+                f"job {job_id} is {job.status}; only a job that is validating or running can be cancelled",
+                code="job_ended",
+            )
+        transitions.move_job(conn, job_id, "cancelling", now, reason=reason)
+    return "cancelling"
+
+
+def pause_job(db: Database, job_id: str, now: float, reason: str) -> None:
+    """Admit no more queries of the job; those that run go on. Raises BadInput when it has ended."""
+    _set_pause(db, job_id, now, reason)
+
+
+def resume_job(db: Database, job_id: str) -> None:
+    """Admit queries again. Raises BadInput when the job has ended."""
+    _set_pause(db, job_id, None, None)
+
+
+def retry_job(db: Database, job_id: str, now: float, reason: str) -> int:
+    """Start the failed, cancelled and expired queries of an ended job again; outcomes that exist are kept.
+
+    Lines that never were valid stay failed. Returns how many queries wait again.
+
+    Raises:
+        BadInput: the job still runs (`job_running`) or there is nothing to retry (`nothing_to_retry`).
+    """
+    with db.read() as conn:
+        job = jobs.get(conn, job_id)
+    if job is None:
+        raise _unknown(job_id)
+    if job.status not in ("completed", "cancelled", "expired"):
+        raise BadInput(f"job {job_id} is {job.status}; retry it when it has ended", code="job_running")
+    with db.write() as conn:
+        total = _restart_queries(conn, job_id, now)
+        if not total:
+            raise BadInput(f"job {job_id} has no failed query to retry", code="nothing_to_retry")
+        transitions.move_job(conn, job_id, "running", now, reason=reason, expires_at=None, cancelling_at=None)
+    return total
+
+
+def _restart_queries(conn: Connection, job_id: str, now: float) -> int:
+    calls = table(Call)
+    total, after_line = 0, 0
+    while rows := queries.ended_after(conn, job_id, RETRYABLE, after_line, RETRY_AT_ONCE):
+        after_line = rows[-1].line
+        # A line that validation refused has no question: there is nothing to run.
+        ids = [row.id for row in rows if "question" in row.body]
+        conn.execute(delete(calls).where(any_of(calls.c.query_id, ids), calls.c.status != CallStatus.DONE.value))
+        moves = [transitions.QueryMove(query_id, job_id, "waiting", queries.BLANK) for query_id in ids]
+        total += len(transitions.move_queries(conn, moves, now)) if moves else 0
+        queries.count_retry(conn, ids)
+    return total
+
+
+def _set_pause(db: Database, job_id: str, now: float | None, reason: str | None) -> None:
+    table = table(Job)
+    with db.write() as conn:
+        job = jobs.get(conn, job_id)
+        if job is None:
+            raise _unknown(job_id)
+        if job.status not in OPEN:
+            raise BadInput(f"job {job_id} is {job.status} and can be neither paused nor resumed", code="job_ended")
+        conn.execute(update(table).where(table.c.id == job_id).values(paused_at=now, paused_reason=reason))
+
+
+def _unknown(job_id: str) -> BadInput:
+    return BadInput(f"there is no job {job_id}", code="not_found", field="job")

@@ -1,0 +1,163 @@
+"""Advance: read the rows of some queries, plan each again, write what follows, then send the messages.
+
+Many queries in one transaction. Whoever dies in between changes nothing: the next advance reads the same
+rows and decides the same, and a call that is there already is not inserted twice.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator.accounting import usage_of
+from reasoning.errors import StagebeamError
+from reasoning.plan import Answer, Decision, Failed, Next, plan
+from reasoning.policy import Policy
+from reasoning.records import Call, CallError, CallKind
+from storage import jobs, planning, queries, transitions
+from storage.database import Database
+from storage.planning import PlannedCall, QueuedCall
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Calls that a message must wake workers for, after the commit."""
+
+    model: str
+    kind: str
+    priority: str
+    call_ids: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Advanced:
+    """What one advance did."""
+
+    outgoing: list[Outgoing] = field(default_factory=list)
+    ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Queries that ended, by job."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    planned: list[PlannedCall] = field(default_factory=list)
+    moves: list[transitions.QueryMove] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
+    """Queries that ended while calls may still be open."""
+    usage: dict[str, dict[str, float]] = field(default_factory=dict)
+    priorities: dict[int, str] = field(default_factory=dict)
+    stages: dict[int, str] = field(default_factory=dict)
+
+
+def advance(db: Database, query_ids: Iterable[int], now: float, *, idle: bool = False) -> Advanced:
+    """Plan the queries again and write the next calls or the end of each.
+
+    Ids of queries that no longer run are ignored. `idle` says that workers wait for work, so that a stage
+    may go out as several calls.
+    """
+    with db.write() as conn:
+        return advance_in(conn, sorted(set(query_ids)), now, idle=idle)
+
+
+def advance_in(conn: Connection, query_ids: Sequence[int], now: float, *, idle: bool = False) -> Advanced:
+    """`advance` inside a transaction of the caller, who must send `outgoing` after it has committed."""
+    rows = queries.lock_running(conn, query_ids)
+    calls = planning.calls_of(conn, [row.id for row in rows])
+    batch = _Batch()
+    for row in rows:
+        _plan_query(row, calls.get(row.id, []), batch, now, idle=idle)
+    done = Advanced()
+    moved = transitions.move_queries(conn, batch.moves, now) if batch.moves else ()
+    for move in batch.moves:
+        done.ended[move.job_id] += move.id in moved
+    queries.set_stages(conn, batch.stages)
+    planning.cancel_open(conn, batch.stopped, now)
+    for job_id, usage in batch.usage.items():
+        jobs.add_usage(conn, job_id, usage)
+    done.outgoing = chunked(planning.insert_calls(conn, batch.planned, now), batch.priorities)
+    return done
+
+
+def _plan_query(row: Any, calls: list[Call], batch: _Batch, now: float, *, idle: bool) -> None:
+    policy = _policy(orjson.dumps(row.policy), orjson.dumps(row.body.get("policy") or {}))
+    query = queries.to_record(row.custom_id, row.body)
+    limit = "deadline" if row.deadline_at is not None and row.deadline_at < now else None
+    try:
+        decision: Decision = plan(policy, query, calls, limit=limit, idle=idle)
+    except StagebeamError as error:
+        # A row that cannot be planned is a defect of ours or of the row: this query ends, the others go on.
+        log.error("A query could not be planned.", action="advance.unplannable", query_id=row.id, error=str(error))
+        decision = Failed(CallError("unplannable", str(error)), row.stage or "")
+    if isinstance(decision, Next):
+        _add_calls(row, decision, policy, batch)
+        return
+    usage = usage_of(policy, query, calls, decision)
+    batch.moves.append(_end(row, decision, usage))
+    if any(not call.ended for call in calls):
+        batch.stopped.append(row.id)
+    sums = batch.usage.setdefault(row.job_id, defaultdict(float))
+    for name in jobs.USAGE_COLUMNS:
+        sums[name] += usage.get(name, 0)
+
+
+def _add_calls(row: Any, decision: Next, policy: Policy, batch: _Batch) -> None:
+    for spec in decision.calls:
+        judged = spec.kind is not CallKind.GENERATE
+        model = policy.judge_model if judged and policy.judge_model else row.model
+        batch.planned.append(PlannedCall(row.id, row.job_id, model, spec))
+    batch.priorities[row.id] = row.priority
+    if decision.calls and decision.calls[-1].stage != row.stage:
+        batch.stages[row.id] = decision.calls[-1].stage
+
+
+def _end(row: Any, decision: Answer | Failed, usage: Mapping[str, Any]) -> transitions.QueryMove:
+    if isinstance(decision, Answer):
+        columns = {
+            "answer": decision.text,
+            "format_ok": decision.format_ok,
+            "degraded_reason": decision.degraded,
+            "path": [ref.to_json() for ref in decision.path],
+            "usage": dict(usage),
+        }
+        return transitions.QueryMove(row.id, row.job_id, "degraded" if decision.degraded else "done", columns)
+    error = {**decision.error.to_json(), "stage": decision.stage}
+    expired = decision.error.code == "deadline"
+    columns = {"error": error, "usage": dict(usage)}
+    return transitions.QueryMove(row.id, row.job_id, "expired" if expired else "failed", columns)
+
+
+@lru_cache(maxsize=4096)
+def _policy(job: bytes, overrides: bytes) -> Policy:
+    # The same job policy is read for each of its queries at each advance.
+    return Policy.from_mapping(orjson.loads(job)).with_overrides(orjson.loads(overrides))
+
+
+BURST = 32
+"""Calls per message at most: enough that the broker's cost per message no longer shows."""
+
+LANES = 4
+"""Messages that a burst is spread over at least, so that several workers get a part."""
+
+
+def chunked(calls: Sequence[QueuedCall], priorities: Mapping[int, str]) -> list[Outgoing]:
+    """Messages for the calls: one call each when there are few, a handful of the same kind when there are many."""
+    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for call in calls:
+        kind = "generate" if call.kind == CallKind.GENERATE.value else "judge"
+        groups[call.model, kind, priorities[call.query_id]].append(call.id)
+    outgoing = []
+    for (model, kind, priority), ids in groups.items():
+        size = min(BURST, max(1, -(-len(ids) // LANES)))
+        outgoing += [
+            Outgoing(model, kind, priority, tuple(ids[start : start + size])) for start in range(0, len(ids), size)
+        ]
+    return outgoing

@@ -1,0 +1,123 @@
+"""Reconcile: what no message will bring back is found in the rows and planned again.
+
+Expired leases, lost messages, running queries that nobody plans, deadlines, cancelled jobs, jobs with
+nothing left to do. Each step is repeatable and bounded; a backlog is worked off over several rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+
+from orchestrator.advance import Advanced, Outgoing, advance, chunked
+from storage import calls, jobs, planning, queries, transitions
+from storage.database import Database
+from storage.settings import Settings
+
+log = structlog.get_logger()
+
+AT_ONCE = 500
+"""Rows per step and round."""
+
+BACKLOG_RESEND_S = 60.0
+"""A message that waits behind others counts as lost after this long, doubled with every sending."""
+
+Depth = Callable[[str], int]
+"""Messages of a model's queue that no worker has taken yet."""
+
+
+def reconcile(db: Database, settings: Settings, depth: Depth, now: float) -> Advanced:
+    """One round. The caller sends what is returned."""
+    done = Advanced()
+    for ended in (_leases(db, now), _stalled(db, now), _overdue(db, now)):
+        done.outgoing += ended.outgoing
+    done.outgoing += _lost_messages(db, settings, depth, now)
+    for job in _jobs_to_move(db):
+        _move_job(db, job, now)
+    return done
+
+
+def _leases(db: Database, now: float) -> Advanced:
+    with db.write() as conn:
+        expired = calls.expire_leases(conn, now, AT_ONCE)
+    if expired.again or expired.failed:
+        log.warning(
+            "Leases ran out; their calls go out again.",
+            action="reconcile.leases",
+            again=len(expired.again),
+            failed=len(expired.failed),
+        )
+    done = advance(db, expired.failed_query_ids, now)
+    done.outgoing += _outgoing(db, expired.again, now)
+    return done
+
+
+def _stalled(db: Database, now: float) -> Advanced:
+    with db.read() as conn:
+        ids = queries.stalled(conn, AT_ONCE)
+    return advance(db, ids, now) if ids else Advanced()
+
+
+def _overdue(db: Database, now: float) -> Advanced:
+    with db.read() as conn:
+        ids = queries.overdue(conn, now, AT_ONCE)
+    return advance(db, ids, now) if ids else Advanced()
+
+
+def _lost_messages(db: Database, settings: Settings, depth: Depth, now: float) -> list[Outgoing]:
+    """Queued calls whose message is gone: their queue is empty, or they have waited far too long."""
+    lost: list[int] = []
+    with db.read() as conn:
+        for model, oldest in calls.unsent_models(conn, now - settings.resend_s):
+            patience = settings.resend_s if depth(model) == 0 else max(BACKLOG_RESEND_S, settings.resend_s)
+            if oldest < now - patience:
+                lost += calls.queued_before(conn, model, now, patience, AT_ONCE)
+    if lost:
+        log.info("Queued calls go out again.", action="reconcile.resend", calls=len(lost))
+    return _outgoing(db, lost, now)
+
+
+def _outgoing(db: Database, call_ids: Iterable[int], now: float) -> list[Outgoing]:
+    ids = sorted(call_ids)
+    if not ids:
+        return []
+    with db.write() as conn:
+        queued = planning.mark_sent(conn, ids, now)
+        priorities = planning.priorities_of(conn, [call.query_id for call in queued])
+    return chunked(queued, priorities)
+
+
+def _jobs_to_move(db: Database) -> list[Any]:
+    with db.read() as conn:
+        return list(jobs.in_status(conn, "running", "cancelling"))
+
+
+def _move_job(db: Database, job: Any, now: float) -> None:
+    expired = job.status == "running" and job.expires_at is not None and job.expires_at < now
+    if job.status == "cancelling" or expired:
+        _end_queries(db, job, "expired" if expired else "cancelled", now)
+    with db.write() as conn:
+        fresh = jobs.get(conn, job.id)
+        if fresh is None or fresh.waiting or fresh.running:
+            return
+        reason = "expired" if expired else fresh.status_reason if fresh.status == "cancelling" else "all queries ended"
+        transitions.move_job(conn, job.id, "finalizing", now, reason=reason)
+
+
+def _end_queries(db: Database, job: Any, to: str, now: float) -> None:
+    """End what still waits or runs. A running query of an expired job may answer with its best so far."""
+    error = {
+        "code": f"job_{to}",
+        "message": f"the job was {to} before this query ended",
+        "stage": None,
+        "attempts": 0,
+        "retryable": True,
+    }
+    with db.write() as conn:
+        ids = queries.in_status(conn, job.id, ("waiting", "running"), AT_ONCE)
+        moves = [transitions.QueryMove(query_id, job.id, to, {"error": error}) for query_id in ids]
+        if moves:
+            transitions.move_queries(conn, moves, now)
+            planning.cancel_open(conn, ids, now)

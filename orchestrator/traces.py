@@ -1,0 +1,56 @@
+"""How a question was thought through: built from call rows, or read from the part they were folded into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import zstandard
+from sqlalchemy import Connection
+
+from reasoning.policy import Policy
+from reasoning.trace import build_trace
+from storage import jobs, planning, queries
+from storage.objects import ObjectStore
+
+
+def trace_of(conn: Connection, objects: ObjectStore, query_id: int) -> dict[str, Any] | None:
+    """The trace document of one query; None when there is no such query."""
+    row = queries.get(conn, query_id)
+    if row is None:
+        return None
+    job = jobs.get(conn, row.job_id)
+    return traces_of(conn, objects, job, [row])[query_id]
+
+
+def traces_of(conn: Connection, objects: ObjectStore, job: Any, rows: Sequence[Any]) -> dict[int, dict[str, Any]]:
+    """Trace documents of queries of one job, by query id."""
+    calls = planning.calls_of(conn, [row.id for row in rows])
+    found = {}
+    folded: dict[str, list[int]] = {}
+    for row in rows:
+        if row.id not in calls and row.trace_key is not None:
+            folded.setdefault(row.trace_key, []).append(row.id)
+            continue
+        policy = Policy.from_mapping(job.policy).with_overrides(row.body.get("policy") or {})
+        found[row.id] = build_trace(policy, queries.to_record(row.custom_id, row.body), calls.get(row.id, []))
+    for key, ids in folded.items():
+        wanted = set(ids)
+        found.update(
+            (document["id"], document["trace"]) for document in read_part(objects, key) if document["id"] in wanted
+        )
+    return found
+
+
+def write_part(objects: ObjectStore, key: str, documents: Iterable[Mapping[str, Any]]) -> None:
+    """One compressed part: a line per query with `id`, `custom_id` and `trace`."""
+    text = b"".join(orjson.dumps(document) + b"\n" for document in documents)
+    objects.put(key, zstandard.ZstdCompressor(level=6).compress(text), media_type="application/zstd")
+
+
+def read_part(objects: ObjectStore, key: str) -> list[dict[str, Any]]:
+    """The documents of a part."""
+    with objects.open(key) as stream:
+        text = zstandard.ZstdDecompressor().decompressobj().decompress(stream.read())
+    return [orjson.loads(line) for line in text.splitlines()]

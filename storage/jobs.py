@@ -1,0 +1,123 @@
+"""Job rows by subject: what may be admitted, what it used, and which duty waits on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select, update
+
+from storage.portable import table
+from storage.tables import Job, JobCounters, QueueControl
+
+_JOBS = table(Job)
+_COUNTERS = table(JobCounters)
+_CONTROLS = table(QueueControl)
+
+USAGE_COLUMNS = (
+    "candidates",
+    "verdicts",
+    "prompt_tokens",
+    "cached_tokens",
+    "kept_tokens",
+    "discarded_tokens",
+    "judged_tokens",
+    "vision_calls",
+    "engine_seconds",
+)
+"""Counters that grow by a query's usage when it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobLoad:
+    """What admission needs to know about a running job."""
+
+    job_id: str
+    model: str
+    priority: str
+    weight: float
+    policy: Mapping[str, Any]
+    waiting: int
+    running: int
+    ended: int
+    spent_tokens: int
+    admitted_tokens: float
+
+
+def get(conn: Connection, job_id: str) -> Row[Any] | None:
+    """The job row with its counters."""
+    statement = select(_JOBS, *_counters()).join(_COUNTERS, _COUNTERS.c.job_id == _JOBS.c.id)
+    return conn.execute(statement.where(_JOBS.c.id == job_id)).one_or_none()
+
+
+def in_status(conn: Connection, *statuses: str) -> Sequence[Row[Any]]:
+    """Jobs in one of the states with their counters, oldest first."""
+    statement = select(_JOBS, *_counters()).join(_COUNTERS, _COUNTERS.c.job_id == _JOBS.c.id)
+    return conn.execute(statement.where(_JOBS.c.status.in_(statuses)).order_by(_JOBS.c.created_at)).all()
+
+
+def loads(conn: Connection) -> list[JobLoad]:
+    """Every running job that is not finished, paused ones only with what still runs."""
+    ended = _COUNTERS.c.done + _COUNTERS.c.degraded + _COUNTERS.c.failed
+    spent = _COUNTERS.c.kept_tokens + _COUNTERS.c.discarded_tokens + _COUNTERS.c.judged_tokens
+    statement = (
+        select(
+            _JOBS.c.id,
+            _JOBS.c.model,
+            _JOBS.c.priority,
+            _JOBS.c.weight,
+            _JOBS.c.policy,
+            _JOBS.c.paused_at,
+            _COUNTERS.c.waiting,
+            _COUNTERS.c.running,
+            ended.label("ended"),
+            spent.label("spent"),
+            _COUNTERS.c.admitted_tokens,
+        )
+        .join(_COUNTERS, _COUNTERS.c.job_id == _JOBS.c.id)
+        .where(_JOBS.c.status == "running", _COUNTERS.c.waiting + _COUNTERS.c.running > 0)
+        .order_by(_JOBS.c.created_at, _JOBS.c.id)
+    )
+    return [
+        JobLoad(
+            job_id=row.id,
+            model=row.model,
+            priority=row.priority,
+            weight=row.weight,
+            policy=row.policy,
+            waiting=0 if row.paused_at is not None else row.waiting,
+            running=row.running,
+            ended=row.ended,
+            spent_tokens=row.spent,
+            admitted_tokens=row.admitted_tokens,
+        )
+        for row in conn.execute(statement)
+    ]
+
+
+def paused_models(conn: Connection) -> set[str]:
+    """Models whose queue somebody paused."""
+    return set(conn.scalars(select(_CONTROLS.c.model).where(_CONTROLS.c.paused_at.is_not(None))))
+
+
+def charge(conn: Connection, job_id: str, admitted_tokens: float) -> None:
+    """Set the virtual clock of a job after an admission."""
+    conn.execute(update(_COUNTERS).where(_COUNTERS.c.job_id == job_id).values(admitted_tokens=admitted_tokens))
+
+
+def add_usage(conn: Connection, job_id: str, usage: Mapping[str, float]) -> None:
+    """Add the usage of queries that just ended; keys are `USAGE_COLUMNS`."""
+    values = {name: _COUNTERS.c[name] + usage[name] for name in USAGE_COLUMNS if usage.get(name)}
+    if values:
+        conn.execute(update(_COUNTERS).where(_COUNTERS.c.job_id == job_id).values(values))
+
+
+def count_by_status(conn: Connection, project_id: str) -> dict[str, int]:
+    """How many jobs of a project are in each state."""
+    statement = select(_JOBS.c.status, func.count()).where(_JOBS.c.project_id == project_id).group_by(_JOBS.c.status)
+    return {row[0]: row[1] for row in conn.execute(statement)}
+
+
+def _counters() -> list[Any]:
+    return [column for column in _COUNTERS.c if column.name != "job_id"]

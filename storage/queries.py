@@ -1,0 +1,173 @@
+"""Query rows by subject: what the orchestrator admits, plans, ends and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, exists, select, update
+
+from reasoning.records import CallStatus, Turn
+from reasoning.records import Query as QueryRecord
+from storage.portable import any_of, table
+from storage.tables import Call, Job, Query
+
+_QUERIES = table(Query)
+_JOBS = table(Job)
+_CALLS = table(Call)
+
+_RUNNING = (
+    select(
+        _QUERIES.c.id,
+        _QUERIES.c.job_id,
+        _QUERIES.c.custom_id,
+        _QUERIES.c.body,
+        _QUERIES.c.stage,
+        _QUERIES.c.deadline_at,
+        _JOBS.c.status.label("job_status"),
+        _JOBS.c.model,
+        _JOBS.c.policy,
+        _JOBS.c.policy_digest,
+        _JOBS.c.priority,
+        _JOBS.c.expires_at,
+    )
+    .join(_JOBS, _JOBS.c.id == _QUERIES.c.job_id)
+    .where(_QUERIES.c.status == "running")
+    .order_by(_QUERIES.c.id)
+    .with_for_update(of=_QUERIES)
+)
+_SET_STAGE = update(_QUERIES).where(_QUERIES.c.id == bindparam("row_id")).values(stage=bindparam("new_stage"))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a job's ended queries in line order; `last_line` is the cursor of the next part."""
+
+    rows: Sequence[Row[Any]]
+    last_line: int
+
+
+def to_record(custom_id: str, body: dict[str, Any]) -> QueryRecord:
+    """The query as the search sees it; the known answer stays outside."""
+    return QueryRecord(
+        custom_id=custom_id,
+        question=body["question"],
+        images=tuple(body["images"]),
+        choices=tuple(body.get("choices") or ()),
+        context=tuple(Turn(turn["role"], turn["text"]) for turn in body.get("context") or ()),
+    )
+
+
+def lock_running(conn: Connection, query_ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """Those of the queries that run, locked in id order until the transaction ends, with their job's settings."""
+    return conn.execute(_RUNNING.where(any_of(_QUERIES.c.id, query_ids))).all()
+
+
+def set_stages(conn: Connection, stages: Mapping[int, str]) -> None:
+    """Note where the searches stand; for people, nothing is decided by it."""
+    if stages:
+        rows = [{"row_id": query_id, "new_stage": stage} for query_id, stage in sorted(stages.items())]
+        conn.execute(_SET_STAGE, rows)
+
+
+def next_waiting(conn: Connection, job_id: str, count: int) -> Sequence[Row[Any]]:
+    """Id and body of the first `count` waiting queries of a job in line order."""
+    statement = (
+        select(_QUERIES.c.id, _QUERIES.c.body)
+        .where(_QUERIES.c.job_id == job_id, _QUERIES.c.status == "waiting")
+        .order_by(_QUERIES.c.line)
+        .limit(count)
+    )
+    return conn.execute(statement).all()
+
+
+def in_status(conn: Connection, job_id: str, statuses: Sequence[str], count: int) -> list[int]:
+    """Up to `count` queries of a job in one of the states, by line."""
+    statement = (
+        select(_QUERIES.c.id)
+        .where(_QUERIES.c.job_id == job_id, _QUERIES.c.status.in_(statuses))
+        .order_by(_QUERIES.c.line)
+        .limit(count)
+    )
+    return list(conn.scalars(statement))
+
+
+def stalled(conn: Connection, count: int) -> list[int]:
+    """Running queries without an open call: their wake-up was lost, or nobody planned them yet."""
+    is_open = _CALLS.c.status.in_((CallStatus.QUEUED.value, CallStatus.LEASED.value))
+    statement = (
+        select(_QUERIES.c.id)
+        .where(_QUERIES.c.status == "running", ~exists().where(_CALLS.c.query_id == _QUERIES.c.id, is_open))
+        .limit(count)
+    )
+    return list(conn.scalars(statement))
+
+
+def overdue(conn: Connection, now: float, count: int) -> list[int]:
+    """Running queries past their deadline."""
+    statement = select(_QUERIES.c.id).where(_QUERIES.c.status == "running", _QUERIES.c.deadline_at < now).limit(count)
+    return list(conn.scalars(statement))
+
+
+ENDED = ("done", "degraded", "failed", "cancelled", "expired")
+
+
+def ended_pages(conn: Connection, job_id: str, *, after_line: int = 0, size: int = 500) -> Iterator[Page]:
+    """All ended queries of a job in line order, `size` at a time, from the line after `after_line`."""
+    while True:
+        statement = (
+            select(_QUERIES)
+            .where(_QUERIES.c.job_id == job_id, _QUERIES.c.line > after_line, _QUERIES.c.status.in_(ENDED))
+            .order_by(_QUERIES.c.line)
+            .limit(size)
+        )
+        rows = conn.execute(statement).all()
+        if not rows:
+            return
+        after_line = rows[-1].line
+        yield Page(rows, after_line)
+
+
+def get(conn: Connection, query_id: int) -> Row[Any] | None:
+    """One query row."""
+    return conn.execute(select(_QUERIES).where(_QUERIES.c.id == query_id)).one_or_none()
+
+
+def find(conn: Connection, job_id: str, custom_id: str) -> Row[Any] | None:
+    """One query row by its own name."""
+    statement = select(_QUERIES).where(_QUERIES.c.job_id == job_id, _QUERIES.c.custom_id == custom_id)
+    return conn.execute(statement).one_or_none()
+
+
+def set_trace_key(conn: Connection, query_ids: Sequence[int], key: str) -> None:
+    """Note the object-store part that holds the traces of these queries."""
+    conn.execute(update(_QUERIES).where(any_of(_QUERIES.c.id, query_ids)).values(trace_key=key))
+
+
+BLANK: Mapping[str, Any] = {
+    "error": None,
+    "started_at": None,
+    "ended_at": None,
+    "deadline_at": None,
+    "degraded_reason": None,
+}
+"""Columns of a query that starts anew."""
+
+
+def ended_after(
+    conn: Connection, job_id: str, statuses: Sequence[str], after_line: int, count: int
+) -> Sequence[Row[Any]]:
+    """Id, line and body of up to `count` queries in one of the states, in line order after `after_line`."""
+    statement = (
+        select(_QUERIES.c.id, _QUERIES.c.line, _QUERIES.c.body)
+        .where(_QUERIES.c.job_id == job_id, _QUERIES.c.status.in_(statuses), _QUERIES.c.line > after_line)
+        .order_by(_QUERIES.c.line)
+        .limit(count)
+    )
+    return conn.execute(statement).all()
+
+
+def count_retry(conn: Connection, query_ids: Sequence[int]) -> None:
+    """Count one more start of these queries."""
+    conn.execute(update(_QUERIES).where(any_of(_QUERIES.c.id, query_ids)).values(retries=_QUERIES.c.retries + 1))
