@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from sqlalchemy import (
@@ -12,7 +12,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Dialect,
-    FromClause,
     Function,
     Table,
     Text,
@@ -26,15 +25,14 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
 
-def insert_ignore(target: FromClause, conn: Connection) -> postgresql.Insert | sqlite.Insert:
+def insert_ignore(target: Table, conn: Connection) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that leaves rows alone whose primary or unique key is there already.
 
     Add `.returning(...)` to learn which rows were new.
     """
-    into = cast("Table", target)
     if conn.dialect.name == "postgresql":
-        return postgresql.insert(into).on_conflict_do_nothing()
-    return sqlite.insert(into).on_conflict_do_nothing()
+        return postgresql.insert(target).on_conflict_do_nothing()
+    return sqlite.insert(target).on_conflict_do_nothing()
 
 
 class _Ids(TypeDecorator[Any]):

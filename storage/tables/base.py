@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Double, Integer, MetaData, Text
+from sqlalchemy import JSON, BigInteger, Double, Integer, MetaData, Table, Text
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 RowId = BigInteger().with_variant(Integer(), "sqlite")
@@ -13,6 +13,10 @@ RowId = BigInteger().with_variant(Integer(), "sqlite")
 
 class Base(DeclarativeBase):
     """Base of all tables; constraint names are fixed so that migrations can name them on both databases."""
+
+    if TYPE_CHECKING:
+        # SQLAlchemy types it as any FROM clause; ours are all tables, and statements on them skip the ORM.
+        __table__: ClassVar[Table]
 
     metadata = MetaData(
         naming_convention={
