@@ -8,7 +8,7 @@ from reasoning.errors import BadInput
 from reasoning.records import CallStatus
 from storage import jobs, queries, transitions
 from storage.database import Database
-from storage.portable import any_of, table
+from storage.portable import any_of
 from storage.tables import Call, Job
 
 OPEN = ("validating", "running")
@@ -73,7 +73,7 @@ def retry_job(db: Database, job_id: str, now: float, reason: str) -> int:
 
 
 def _restart_queries(conn: Connection, job_id: str, now: float) -> int:
-    calls = table(Call)
+    calls = Call.__table__
     total, after_line = 0, 0
     while rows := queries.ended_after(conn, job_id, RETRYABLE, after_line, RETRY_AT_ONCE):
         after_line = rows[-1].line
@@ -87,14 +87,14 @@ def _restart_queries(conn: Connection, job_id: str, now: float) -> int:
 
 
 def _set_pause(db: Database, job_id: str, now: float | None, reason: str | None) -> None:
-    table = table(Job)
+    rows = Job.__table__
     with db.write() as conn:
         job = jobs.get(conn, job_id)
         if job is None:
             raise _unknown(job_id)
         if job.status not in OPEN:
             raise BadInput(f"job {job_id} is {job.status} and can be neither paused nor resumed", code="job_ended")
-        conn.execute(update(table).where(table.c.id == job_id).values(paused_at=now, paused_reason=reason))
+        conn.execute(update(rows).where(rows.c.id == job_id).values(paused_at=now, paused_reason=reason))
 
 
 def _unknown(job_id: str) -> BadInput:

@@ -100,7 +100,7 @@ def _plan_query(row: Any, calls: list[Call], batch: _Batch, now: float, *, idle:
     if isinstance(decision, Next):
         _add_calls(row, decision, policy, batch)
         return
-    usage = usage_of(policy, query, calls, decision)
+    usage = usage_of(calls, decision)
     batch.moves.append(_end(row, decision, usage))
     if any(not call.ended for call in calls):
         batch.stopped.append(row.id)

@@ -41,16 +41,16 @@ def reconcile(db: Database, settings: Settings, depth: Depth, now: float) -> Adv
 
 def _leases(db: Database, now: float) -> Advanced:
     with db.write() as conn:
-        expired = calls.expire_leases(conn, now, AT_ONCE)
-    if expired.again or expired.failed:
+        expired = calls.expire_leases(conn, now)
+    if expired.queued or expired.failed:
         log.warning(
             "Leases ran out; their calls go out again.",
             action="reconcile.leases",
-            again=len(expired.again),
+            again=len(expired.queued),
             failed=len(expired.failed),
         )
-    done = advance(db, expired.failed_query_ids, now)
-    done.outgoing += _outgoing(db, expired.again, now)
+    done = advance(db, [call.query_id for call in expired.failed], now)
+    done.outgoing += _outgoing(db, [call.id for call in expired.queued], now)
     return done
 
 
@@ -70,10 +70,9 @@ def _lost_messages(db: Database, settings: Settings, depth: Depth, now: float) -
     """Queued calls whose message is gone: their queue is empty, or they have waited far too long."""
     lost: list[int] = []
     with db.read() as conn:
-        for model, oldest in calls.unsent_models(conn, now - settings.resend_s):
+        for model in planning.models_waiting(conn, now - settings.resend_s):
             patience = settings.resend_s if depth(model) == 0 else max(BACKLOG_RESEND_S, settings.resend_s)
-            if oldest < now - patience:
-                lost += calls.queued_before(conn, model, now, patience, AT_ONCE)
+            lost += planning.sent_before(conn, model, now, patience, AT_ONCE)
     if lost:
         log.info("Queued calls go out again.", action="reconcile.resend", calls=len(lost))
     return _outgoing(db, lost, now)

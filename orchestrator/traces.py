@@ -9,7 +9,9 @@ import orjson
 import zstandard
 from sqlalchemy import Connection
 
+from reasoning.plan import Answer, Decision, Failed
 from reasoning.policy import Policy
+from reasoning.records import CallError, Ref
 from reasoning.trace import build_trace
 from storage import jobs, planning, queries
 from storage.objects import ObjectStore
@@ -34,13 +36,25 @@ def traces_of(conn: Connection, objects: ObjectStore, job: Any, rows: Sequence[A
             folded.setdefault(row.trace_key, []).append(row.id)
             continue
         policy = Policy.from_mapping(job.policy).with_overrides(row.body.get("policy") or {})
-        found[row.id] = build_trace(policy, queries.to_record(row.custom_id, row.body), calls.get(row.id, []))
+        query = queries.to_record(row.custom_id, row.body)
+        found[row.id] = build_trace(policy, query, calls.get(row.id, []), decided(row))
     for key, ids in folded.items():
         wanted = set(ids)
         found.update(
             (document["id"], document["trace"]) for document in read_part(objects, key) if document["id"] in wanted
         )
     return found
+
+
+def decided(row: Any) -> Decision | None:
+    """The stored decision of a query that ended; None while it runs, so that the trace decides by the rows."""
+    if row.status in ("done", "degraded"):
+        path = tuple(Ref.from_json(item) for item in row.path or ())
+        return Answer(row.answer, path, bool(row.format_ok), row.degraded_reason)
+    if row.error is None:
+        return None
+    error = {name: row.error[name] for name in CallError.__slots__ if name in row.error}
+    return Failed(CallError.from_json(error), row.error.get("stage") or "")
 
 
 def write_part(objects: ObjectStore, key: str, documents: Iterable[Mapping[str, Any]]) -> None:

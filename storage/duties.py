@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, delete, or_, update
 
-from storage.portable import insert_ignore, table
+from storage.portable import insert_ignore
 from storage.tables import Duty
 
-_DUTIES = table(Duty)
+_DUTIES = Duty.__table__
 
 
 def take(conn: Connection, name: str, owner: str, now: float, lease_s: float) -> bool:
     """Take or renew the duty; False while another living owner holds it."""
-    conn.execute(insert_ignore(conn, _DUTIES), {"name": name, "owner": owner, "until": now + lease_s})
+    conn.execute(insert_ignore(_DUTIES, conn), {"name": name, "owner": owner, "until": now + lease_s})
     taken = conn.execute(
         update(_DUTIES)
         .where(_DUTIES.c.name == name, or_(_DUTIES.c.owner == owner, _DUTIES.c.until < now))

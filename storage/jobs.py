@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy import Connection, func, select, update
 
-from storage.portable import table
 from storage.tables import Job, JobCounters, QueueControl
 
-_JOBS = table(Job)
-_COUNTERS = table(JobCounters)
-_CONTROLS = table(QueueControl)
+_JOBS = Job.__table__
+_COUNTERS = JobCounters.__table__
+_CONTROLS = QueueControl.__table__
 
 USAGE_COLUMNS = (
     "candidates",
@@ -45,13 +44,13 @@ class JobLoad:
     admitted_tokens: float
 
 
-def get(conn: Connection, job_id: str) -> Row[Any] | None:
+def get(conn: Connection, job_id: str) -> Any | None:
     """The job row with its counters."""
     statement = select(_JOBS, *_counters()).join(_COUNTERS, _COUNTERS.c.job_id == _JOBS.c.id)
     return conn.execute(statement.where(_JOBS.c.id == job_id)).one_or_none()
 
 
-def in_status(conn: Connection, *statuses: str) -> Sequence[Row[Any]]:
+def in_status(conn: Connection, *statuses: str) -> Sequence[Any]:
     """Jobs in one of the states with their counters, oldest first."""
     statement = select(_JOBS, *_counters()).join(_COUNTERS, _COUNTERS.c.job_id == _JOBS.c.id)
     return conn.execute(statement.where(_JOBS.c.status.in_(statuses)).order_by(_JOBS.c.created_at)).all()

@@ -11,10 +11,10 @@ from sqlalchemy import Connection, select, update
 
 from reasoning.records import Call as CallRecord
 from reasoning.records import CallError, CallSpec, CallStatus, Usage, outcome_from_json
-from storage.portable import any_of, insert_ignore, table
+from storage.portable import any_of, insert_ignore
 from storage.tables import Call, Job, Query
 
-_CALLS = table(Call)
+_CALLS = Call.__table__
 _QUEUED = (_CALLS.c.id, _CALLS.c.query_id, _CALLS.c.model, _CALLS.c.kind)
 _OPEN = (CallStatus.QUEUED.value, CallStatus.LEASED.value)
 
@@ -31,6 +31,10 @@ _COLUMNS = (
     _CALLS.c.usage,
 )
 _OF_QUERIES = select(*_COLUMNS).order_by(_CALLS.c.id)
+
+
+MAX_DOUBLINGS = 4
+"""A message that is lost again and again goes out at least every sixteen patiences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def insert_calls(conn: Connection, planned: Iterable[PlannedCall], now: float) -
     ]
     if not rows:
         return []
-    statement = insert_ignore(conn, _CALLS).returning(*_QUEUED)
+    statement = insert_ignore(_CALLS, conn).returning(*_QUEUED)
     return [QueuedCall(*row) for row in conn.execute(statement, rows)]
 
 
@@ -119,6 +123,28 @@ def mark_sent(conn: Connection, call_ids: Sequence[int], now: float) -> list[Que
 
 def priorities_of(conn: Connection, query_ids: Sequence[int]) -> dict[int, str]:
     """The job priority of each query."""
-    queries, jobs = table(Query), table(Job)
+    queries, jobs = Query.__table__, Job.__table__
     statement = select(queries.c.id, jobs.c.priority).join(jobs, jobs.c.id == queries.c.job_id)
     return {row.id: row.priority for row in conn.execute(statement.where(any_of(queries.c.id, query_ids)))}
+
+
+def models_waiting(conn: Connection, before: float) -> list[str]:
+    """Models with a queued call whose message is older than `before`."""
+    queued = _CALLS.c.status == CallStatus.QUEUED.value
+    return list(conn.scalars(select(_CALLS.c.model).where(queued, _CALLS.c.sent_at < before).distinct()))
+
+
+def sent_before(conn: Connection, model: str, now: float, patience_s: float, count: int) -> list[int]:
+    """Up to `count` queued calls whose message is older than the patience, which doubles with every sending."""
+    statement = (
+        select(_CALLS.c.id, _CALLS.c.sent_at, _CALLS.c.sends)
+        .where(
+            _CALLS.c.status == CallStatus.QUEUED.value,
+            _CALLS.c.model == model,
+            _CALLS.c.sent_at < now - patience_s,
+        )
+        .order_by(_CALLS.c.sent_at)
+        .limit(count)
+    )
+    rows = conn.execute(statement)
+    return [row.id for row in rows if row.sent_at < now - patience_s * 2 ** min(row.sends - 1, MAX_DOUBLINGS)]

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, select, update
+from sqlalchemy import Connection, bindparam, exists, select, update
 
 from reasoning.records import CallStatus, Turn
 from reasoning.records import Query as QueryRecord
-from storage.portable import any_of, table
+from storage.portable import any_of
 from storage.tables import Call, Job, Query
 
-_QUERIES = table(Query)
-_JOBS = table(Job)
-_CALLS = table(Call)
+_QUERIES = Query.__table__
+_JOBS = Job.__table__
+_CALLS = Call.__table__
 
 _RUNNING = (
     select(
@@ -44,7 +44,7 @@ _SET_STAGE = update(_QUERIES).where(_QUERIES.c.id == bindparam("row_id")).values
 class Page:
     """Part of a job's ended queries in line order; `last_line` is the cursor of the next part."""
 
-    rows: Sequence[Row[Any]]
+    rows: Sequence[Any]
     last_line: int
 
 
@@ -59,7 +59,7 @@ def to_record(custom_id: str, body: dict[str, Any]) -> QueryRecord:
     )
 
 
-def lock_running(conn: Connection, query_ids: Sequence[int]) -> Sequence[Row[Any]]:
+def lock_running(conn: Connection, query_ids: Sequence[int]) -> Sequence[Any]:
     """Those of the queries that run, locked in id order until the transaction ends, with their job's settings."""
     return conn.execute(_RUNNING.where(any_of(_QUERIES.c.id, query_ids))).all()
 
@@ -71,7 +71,7 @@ def set_stages(conn: Connection, stages: Mapping[int, str]) -> None:
         conn.execute(_SET_STAGE, rows)
 
 
-def next_waiting(conn: Connection, job_id: str, count: int) -> Sequence[Row[Any]]:
+def next_waiting(conn: Connection, job_id: str, count: int) -> Sequence[Any]:
     """Id and body of the first `count` waiting queries of a job in line order."""
     statement = (
         select(_QUERIES.c.id, _QUERIES.c.body)
@@ -129,12 +129,12 @@ def ended_pages(conn: Connection, job_id: str, *, after_line: int = 0, size: int
         yield Page(rows, after_line)
 
 
-def get(conn: Connection, query_id: int) -> Row[Any] | None:
+def get(conn: Connection, query_id: int) -> Any | None:
     """One query row."""
     return conn.execute(select(_QUERIES).where(_QUERIES.c.id == query_id)).one_or_none()
 
 
-def find(conn: Connection, job_id: str, custom_id: str) -> Row[Any] | None:
+def find(conn: Connection, job_id: str, custom_id: str) -> Any | None:
     """One query row by its own name."""
     statement = select(_QUERIES).where(_QUERIES.c.job_id == job_id, _QUERIES.c.custom_id == custom_id)
     return conn.execute(statement).one_or_none()
@@ -155,9 +155,7 @@ BLANK: Mapping[str, Any] = {
 """Columns of a query that starts anew."""
 
 
-def ended_after(
-    conn: Connection, job_id: str, statuses: Sequence[str], after_line: int, count: int
-) -> Sequence[Row[Any]]:
+def ended_after(conn: Connection, job_id: str, statuses: Sequence[str], after_line: int, count: int) -> Sequence[Any]:
     """Id, line and body of up to `count` queries in one of the states, in line order after `after_line`."""
     statement = (
         select(_QUERIES.c.id, _QUERIES.c.line, _QUERIES.c.body)
