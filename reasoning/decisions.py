@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from reasoning.policy import Policy
 from reasoning.records import Call, CallError, CallSpec, Query, Ref
+
+if TYPE_CHECKING:
+    from reasoning.strategies.search import Step
 
 INCOMPLETE_STAGE = "incomplete_stage"
 """Degraded: a stage never closed, although it was drawn again as often as the policy allows."""
@@ -76,6 +79,10 @@ class Strategy(Protocol):
         decision is never `Next`. `idle` hints that workers wait for work: under `fan_out: auto` the
         candidates of a new stage then go as one call each.
         """
+        ...
+
+    def steps(self, policy: Policy, query: Query, calls: Sequence[Call]) -> Sequence[Step]:
+        """Every stage as far as the rows tell, in order and never empty: what `reasoning.trace` shows."""
         ...
 
     def implied_calls(self, policy: Policy) -> ImpliedCalls:

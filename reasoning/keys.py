@@ -40,3 +40,12 @@ def check_key(stage: str, round_: int, first: int, second: int, checked: int) ->
 def retry_key(key: str, attempt: int) -> str:
     """Key of the same call drawn again; attempt 0 is the call itself."""
     return f"{key}/a{attempt}" if attempt else key
+
+
+def judges(key: str, stage: str, round_: int, first: int, second: int) -> bool:
+    """Whether `key` is of a call that judged this pair, in either order, at whatever attempt."""
+    stem = key.rpartition("/a")[0] or key
+    pairs = ((first, second), (second, first))
+    names = [compare_key(stage, round_, *pair) for pair in pairs]
+    names += [check_key(stage, round_, *pair, checked) for pair in pairs for checked in pair]
+    return stem in names

@@ -202,7 +202,7 @@ class Showing:
     """SHA-256 of the rendered prompt: with the candidates it suffices to replay the verdict."""
     parse: Parse
     choice: int | None
-    """Candidate index chosen; None when unparseable. For a check: the index if correct, else None."""
+    """Candidate index chosen; None when unparseable or an exact tie. For a check: the index if correct, else None."""
     words: str = ""
     """The judge's own words; empty for the `labels` judge."""
     probabilities: tuple[float, ...] = ()

@@ -33,7 +33,7 @@ class Draw:
     index: int
     ref: Ref
     reading: grammar.Reading
-    merged: tuple[int, ...] = ()
+    merged: tuple[Ref, ...] = ()
     """Later candidates with the same text, which this one stands for."""
 
 
@@ -72,7 +72,7 @@ def merged(draws: list[Draw]) -> list[Draw]:
     for item in draws:
         text = " ".join(item.reading.inner.split())
         known = groups.get(text)
-        groups[text] = item if known is None else replace(known, merged=(*known.merged, item.index))
+        groups[text] = item if known is None else replace(known, merged=(*known.merged, item.ref))
     return list(groups.values())
 
 

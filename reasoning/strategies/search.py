@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from reasoning import keys
@@ -62,12 +62,9 @@ def search(
     idle: bool,
 ) -> Decision:
     """Decide for one query: see `Strategy.plan`."""
-    by_key = {call.spec.key: call for call in calls}
     mode = MODES[policy.mode]
-    if limit is not None:
-        # What was cancelled because of the limit must not count as a failure when the decision is made again.
-        by_key = {key: call for key, call in by_key.items() if call.status is not CallStatus.CANCELLED}
-    rows = Rows(policy, query, by_key, width, mode.retries(policy), idle)
+    # What was cancelled because of a limit must not count as a failure when the decision is made again.
+    rows = _rows(policy, query, calls if limit is None else _uncancelled(calls), width, idle=idle)
     step = current_step(rows, mode, steps)
     decision = _decide(rows, mode, steps, step)
     if not isinstance(decision, Next):
@@ -81,6 +78,14 @@ def search(
     if limit is None:
         return decision
     return best_so_far(rows, mode, step, limit)
+
+
+def steps_taken(policy: Policy, query: Query, calls: Sequence[Call], steps: Steps, width: int) -> list[Step]:
+    """Every step so far, the one where the search stands last; cancelled calls count as never begun."""
+    mode = MODES[policy.mode]
+    rows = _rows(policy, query, _uncancelled(calls), width)
+    step = current_step(rows, mode, steps)
+    return [*_earlier(rows, mode, steps, step), step]
 
 
 def current_step(rows: Rows, mode: SearchMode, steps: Steps) -> Step:
@@ -129,7 +134,7 @@ def _decide(rows: Rows, mode: SearchMode, steps: Steps, step: Step) -> Decision:
         return Failed(_first_cause(step), step.stage)
     if step.winner is None:
         return Next(tuple(step.selection.new) if step.selection is not None else ())
-    earlier = [take_step(rows, mode, stage, step.path[:place]) for place, stage in enumerate(steps[: len(step.path)])]
+    earlier = _earlier(rows, mode, steps, step)
     taken = [*earlier, step]
     kept = [item.reading for each in earlier for item in each.field if item.ref in step.path]
     flaws = [each.flaw for each in taken if each.flaw is not None]
@@ -139,6 +144,19 @@ def _decide(rows: Rows, mode: SearchMode, steps: Steps, step: Step) -> Decision:
         format_ok=all(reading.format_ok for reading in (*kept, step.winner.reading)),
         degraded=min(flaws, key=_SEVERITY.index) if flaws else None,
     )
+
+
+def _earlier(rows: Rows, mode: SearchMode, steps: Steps, step: Step) -> list[Step]:
+    return [take_step(rows, mode, stage, step.path[:place]) for place, stage in enumerate(steps[: len(step.path)])]
+
+
+def _rows(policy: Policy, query: Query, calls: Iterable[Call], width: int, *, idle: bool = False) -> Rows:
+    by_key = {call.spec.key: call for call in calls}
+    return Rows(policy, query, by_key, width, MODES[policy.mode].retries(policy), idle)
+
+
+def _uncancelled(calls: Iterable[Call]) -> list[Call]:
+    return [call for call in calls if call.status is not CallStatus.CANCELLED]
 
 
 _SEVERITY = (INCOMPLETE_STAGE, JUDGE_FAILED, LOST_CANDIDATES)

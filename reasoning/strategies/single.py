@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from reasoning.decisions import Decision, ImpliedCalls
 from reasoning.policy import Policy
 from reasoning.records import WHOLE, Call, Query
-from reasoning.strategies.search import search
+from reasoning.strategies.search import Step, search, steps_taken
 
 
 class Single:
@@ -17,6 +17,9 @@ class Single:
         self, policy: Policy, query: Query, calls: Sequence[Call], *, limit: str | None, idle: bool = False
     ) -> Decision:
         return search(policy, query, calls, (WHOLE,), width=1, limit=limit, idle=idle)
+
+    def steps(self, policy: Policy, query: Query, calls: Sequence[Call]) -> Sequence[Step]:
+        return steps_taken(policy, query, calls, (WHOLE,), 1)
 
     def implied_calls(self, policy: Policy) -> ImpliedCalls:
         return ImpliedCalls(candidates=1, verdicts_min=0, verdicts_max=0)

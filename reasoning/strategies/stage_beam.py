@@ -8,7 +8,7 @@ from reasoning.decisions import Decision, ImpliedCalls
 from reasoning.policy import Policy
 from reasoning.records import Call, Query
 from reasoning.stages import STAGES
-from reasoning.strategies.search import search
+from reasoning.strategies.search import Step, search, steps_taken
 
 _STEPS = tuple(stage.value for stage in STAGES)
 
@@ -23,6 +23,9 @@ class StageBeam:
         self, policy: Policy, query: Query, calls: Sequence[Call], *, limit: str | None, idle: bool = False
     ) -> Decision:
         return search(policy, query, calls, _STEPS, width=policy.candidates, limit=limit, idle=idle)
+
+    def steps(self, policy: Policy, query: Query, calls: Sequence[Call]) -> Sequence[Step]:
+        return steps_taken(policy, query, calls, _STEPS, policy.candidates)
 
     def implied_calls(self, policy: Policy) -> ImpliedCalls:
         pairs = policy.candidates - 1
