@@ -1,0 +1,159 @@
+"""What claimed calls need before they can be rendered: query, policy, and the outcomes they continue."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import orjson
+from sqlalchemy import Connection, select, text
+
+from reasoning.policy import Policy
+from reasoning.records import Call as CallRecord
+from reasoning.records import CallKind, CallSpec, CallStatus, outcome_from_json
+from reasoning.records import Query as QueryRecord
+from reasoning.render import needed_keys
+from storage.calls import Claimed
+from storage.portable import any_of
+from storage.queries import to_record
+from storage.tables import Call, Job, Query
+
+_QUERIES = Query.__table__
+_JOBS = Job.__table__
+_CALLS = Call.__table__
+
+OutcomeKey = tuple[str, int, str]
+"""Job id, query id and call key. The job id is there because SQLite gives row ids away again."""
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One claimed call with everything that rendering it reads."""
+
+    call: Claimed
+    policy: Policy
+    query: QueryRecord
+    priority: str
+    """Of the job."""
+    deadline_at: float | None
+    """Seconds since the epoch at which the query must have answered."""
+    siblings: Mapping[str, CallRecord]
+    """The calls that the spec refers to, by key; one that is missing is a bug found in rendering."""
+
+
+class Bounded(Generic[Key, Value]):
+    """The newest `most` values by key. Thread-safe."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: dict[Key, Value] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Value | None:
+        return self._values.get(key)
+
+    def put(self, key: Key, value: Value) -> None:
+        with self._lock:
+            self._values[key] = value
+            if len(self._values) > self._most:
+                del self._values[next(iter(self._values))]
+
+
+class Known:
+    """What never changes once read, so that it is read once: policies by digest, outcomes by call."""
+
+    def __init__(self, *, outcomes: int = 8192, policies: int = 256) -> None:
+        self.outcomes: Bounded[OutcomeKey, CallRecord] = Bounded(outcomes)
+        self.policies: Bounded[str, Policy] = Bounded(policies)
+
+
+def load_work(conn: Connection, claimed: Sequence[Claimed], known: Known) -> list[Work]:
+    """Load what the calls need, in two statements for all of them (three when a policy is new), in their order."""
+    if not claimed:
+        return []
+    rows = {row.id: row for row in conn.execute(_QUERY_ROWS.where(any_of(_QUERIES.c.id, _query_ids(claimed))))}
+    policies = _policies(conn, rows.values(), known)
+    queries = {row_id: to_record(row.custom_id, row.body) for row_id, row in rows.items()}
+    outcomes = _outcomes(conn, claimed, known)
+    work = []
+    for call in claimed:
+        row = rows[call.query_id]
+        policy = policies[row.policy_digest].with_overrides(row.body.get("policy") or {})
+        siblings = outcomes.get(call.query_id, {})
+        work.append(Work(call, policy, queries[call.query_id], row.priority, row.deadline_at, siblings))
+    return work
+
+
+_QUERY_ROWS = select(
+    _QUERIES.c.id,
+    _QUERIES.c.job_id,
+    _QUERIES.c.custom_id,
+    _QUERIES.c.body,
+    _QUERIES.c.deadline_at,
+    _JOBS.c.policy_digest,
+    _JOBS.c.priority,
+).join(_JOBS, _JOBS.c.id == _QUERIES.c.job_id)
+
+_PAIR_TEXTS = {
+    "postgresql": text("""
+        SELECT calls.query_id, calls.key, calls.kind, calls.stage, calls.round, calls.outcome
+        FROM json_to_recordset(CAST(:pairs AS json)) AS v(q bigint, k text)
+        JOIN calls ON calls.query_id = v.q AND calls.key = v.k
+        WHERE calls.status = 'done'
+    """),
+    "sqlite": text("""
+        SELECT calls.query_id, calls.key, calls.kind, calls.stage, calls.round, calls.outcome
+        FROM json_each(:pairs) AS v
+        CROSS JOIN calls ON calls.query_id = json_extract(v.value, '$.q') AND calls.key = json_extract(v.value, '$.k')
+        WHERE calls.status = 'done'
+    """),
+}
+# The outcome column needs its type: SQLite returns JSON as text.
+_PAIRS = {name: statement.columns(outcome=_CALLS.c.outcome.type) for name, statement in _PAIR_TEXTS.items()}
+
+
+def _query_ids(claimed: Iterable[Claimed]) -> list[int]:
+    return sorted({call.query_id for call in claimed})
+
+
+def _policies(conn: Connection, rows: Iterable[Any], known: Known) -> dict[str, Policy]:
+    job_by_digest = {row.policy_digest: row.job_id for row in rows}
+    found = {digest: known.policies.get(digest) for digest in job_by_digest}
+    missing = [job_by_digest[digest] for digest, policy in found.items() if policy is None]
+    if missing:
+        statement = select(_JOBS.c.policy_digest, _JOBS.c.policy).where(any_of(_JOBS.c.id, missing))
+        for digest, mapping in conn.execute(statement):
+            found[digest] = policy = Policy.from_mapping(mapping)
+            known.policies.put(digest, policy)
+    return {digest: policy for digest, policy in found.items() if policy is not None}
+
+
+def _outcomes(conn: Connection, claimed: Sequence[Claimed], known: Known) -> dict[int, dict[str, CallRecord]]:
+    """The calls that the specs refer to, by query and key, from memory where this worker wrote or read them."""
+    found: dict[int, dict[str, CallRecord]] = {}
+    missing: dict[tuple[int, str], str] = {}
+    for call in claimed:
+        for key in needed_keys(call.spec):
+            record = known.outcomes.get((call.job_id, call.query_id, key))
+            if record is None:
+                missing[call.query_id, key] = call.job_id
+            else:
+                found.setdefault(call.query_id, {})[key] = record
+    if missing:
+        pairs = orjson.dumps([{"q": query_id, "k": key} for query_id, key in missing]).decode()
+        for row in conn.execute(_PAIRS[conn.dialect.name], {"pairs": pairs}):
+            record = _record(row)
+            found.setdefault(row.query_id, {})[row.key] = record
+            known.outcomes.put((missing[row.query_id, row.key], row.query_id, row.key), record)
+    return found
+
+
+def _record(row: Any) -> CallRecord:
+    candidates, verdict = outcome_from_json(row.outcome)
+    spec = CallSpec(row.key, CallKind(row.kind), row.stage, row.round)
+    return CallRecord(spec, CallStatus.DONE, candidates, verdict)
