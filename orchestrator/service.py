@@ -13,11 +13,15 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from celery import Celery
+from kombu.exceptions import ChannelError, KombuError
+from redis.exceptions import RedisError
 
 from orchestrator.advance import Advanced, Outgoing, advance
 from orchestrator.dispatch import dispatch
@@ -26,10 +30,12 @@ from orchestrator.intake.ingest import ingest
 from orchestrator.reconcile import reconcile
 from reasoning.errors import Transient
 from storage import duties, jobs
-from storage.database import Database
-from storage.objects import ObjectStore
+from storage.database import Database, open_database
+from storage.objects import ObjectStore, open_objects
 from storage.settings import Settings
-from workers import app as celery_app
+from workers.app import declare_queues, make_app
+from workers.messages import ADVANCE, ADVANCE_QUEUE, calls_queue
+from workers.publish import calls_wakeup
 
 log = structlog.get_logger()
 
@@ -87,7 +93,11 @@ class Orchestrator:
     def step(self) -> None:
         """Drain the inbox, advance what is in it, and admit more when there is room."""
         ids = self._drain()
-        done = advance(self.db, ids, self.now(), idle=len(ids) < IDLE_BELOW) if ids else Advanced()
+        try:
+            done = advance(self.db, ids, self.now(), idle=len(ids) < IDLE_BELOW) if ids else Advanced()
+        except Transient:
+            self.inbox.put(ids)
+            raise
         self.send(done.outgoing)
         if self._has_duty and (done.ended or not ids):
             self.send(dispatch(self.db, self.settings, self.now()).outgoing)
@@ -97,22 +107,26 @@ class Orchestrator:
         with self.db.write() as conn:
             self._has_duty = duties.take(conn, DUTY, self.owner, self.now(), DUTY_LEASE_S)
         if self._has_duty:
-            self.send(reconcile(self.db, self.settings, self._depth, self.now()).outgoing)
+            depth = partial(queue_depth, self.app)
+            self.send(reconcile(self.db, self.settings, depth, self.now()).outgoing)
 
     def take_in(self) -> None:
         """Validate and ingest the jobs that wait for it, oldest first."""
         for job_id in self._jobs("validating"):
-            ingest(self.db, self.objects, self.settings, job_id, self.now)
+            with self._contained(job_id):
+                ingest(self.db, self.objects, self.settings, job_id, self.now)
 
     def finish_jobs(self) -> None:
         """Write the files of the jobs that have nothing left to do."""
         for job_id in self._jobs("finalizing"):
-            finalize(self.db, self.objects, job_id, self.now, new_id)
+            with self._contained(job_id):
+                finalize(self.db, self.objects, job_id, self.now, new_id)
 
     def send(self, outgoing: Iterable[Outgoing]) -> None:
         """Wake workers for calls that are committed. What cannot be sent now is found by reconcile."""
-        for message in outgoing:
-            celery_app.send_calls(self.app, message.kind, message.model, list(message.call_ids), message.priority)
+        wakeups = [calls_wakeup(item.kind, item.model, item.call_ids, item.priority) for item in outgoing]
+        if wakeups:
+            self.app.publisher.send(wakeups)
 
     def _jobs(self, status: str) -> list[str]:
         if not self._has_duty:
@@ -130,18 +144,68 @@ class Orchestrator:
             pass
         return list(ids)
 
-    def _depth(self, model: str) -> int:
-        return celery_app.queue_depth(self.app, model)
+    @contextmanager
+    def _contained(self, job_id: str) -> Iterator[None]:
+        """A job that cannot be taken in or finished is reported and tried again; the other jobs go on."""
+        try:
+            yield
+        except Transient:
+            raise
+        except Exception:
+            log.exception("A job could not be moved on; it is tried again.", action="job.stuck", job_id=job_id)
+            self.stop.wait(BACK_OFF_S)
 
     def _forever(self, step: Callable[[], None], pause_s: float) -> None:
         while not self.stop.is_set():
             try:
                 step()
             except Transient as error:
-                log.warning(
-                    "A store or the broker did not answer; trying again.",
-                    action="orchestrator.transient",
-                    error=str(error),
-                )
+                log.warning("A store or the broker is away.", action="orchestrator.transient", error=str(error))
+                self.stop.wait(BACK_OFF_S)
+            except Exception:
+                # A defect of ours. Rows are the truth, so trying again is safe, and the log says it loudly.
+                log.exception("A round of the orchestrator failed.", action="orchestrator.defect")
                 self.stop.wait(BACK_OFF_S)
             self.stop.wait(pause_s)
+
+
+def queue_depth(app: Celery, model: str) -> int:
+    """Messages for a model that no worker has taken yet. Raises Transient when the broker is away."""
+    try:
+        with app.connection_for_read() as connection:
+            channel = connection.channel()
+            return int(channel.queue_declare(calls_queue(model), passive=True).message_count)
+    except ChannelError:
+        return 0
+    except (OSError, KombuError, RedisError) as error:
+        raise Transient(f"the broker is away ({error})") from error
+
+
+def run_orchestrator(settings: Settings) -> None:
+    """Run one orchestrator until SIGTERM or SIGINT; blocks. Raises BadInput when no broker is set."""
+    app = make_app(settings)
+    orchestrator = Orchestrator(settings, open_database(settings.effective_database_url), open_objects(settings), app)
+
+    @app.task(name=ADVANCE)  # type: ignore[untyped-decorator]
+    def hear(query_ids: list[int]) -> None:
+        orchestrator.inbox.put(query_ids)
+
+    declare_queues(app, [ADVANCE_QUEUE])
+    loop = threading.Thread(target=orchestrator.run, name="loop", daemon=True)
+    loop.start()
+    listener = app.Worker(
+        hostname=f"orchestrator@{orchestrator.owner}",
+        pool="threads",
+        concurrency=1,
+        queues=[ADVANCE_QUEUE],
+        without_mingle=True,
+        without_gossip=True,
+        without_heartbeat=True,
+        loglevel=settings.log_level.upper(),
+    )
+    try:
+        listener.start()
+    finally:
+        orchestrator.stop.set()
+        loop.join(timeout=15)
+        orchestrator.db.close()
