@@ -1,0 +1,99 @@
+"""What every request passes first: an id, a check of the host it asked for, and a limit to its size."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.api.errors import REQUEST_ID, Refused, envelope
+from storage.settings import Settings
+
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+UPLOAD_PATHS = ("/api/files", "/v1/files")
+"""Routes that take files; all others take one record."""
+
+_CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Guard:
+    """ASGI middleware around the whole application.
+
+    A page of another site can make a browser talk to a loopback address under its own name (DNS rebinding);
+    on loopback only requests that name a loopback host are answered.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._hosts = LOOPBACK_NAMES | {settings.host} if settings.loopback else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        request_id = _request_id(headers)
+        scope.setdefault("state", {})["request_id"] = request_id
+        answer = _with_id(send, request_id)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            response = envelope(Request(scope), refusal.status_code, refusal.detail, code=refusal.code)
+            await response(scope, receive, answer)
+            return
+        await self._app(scope, _limited(receive, self._limit(scope["path"])), answer)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Refused | None:
+        if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
+            return Refused(421, "this server answers on its loopback address alone; ask for 127.0.0.1", "bad_host")
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._limit(scope["path"]):
+            return _too_large(self._limit(scope["path"]))
+        return None
+
+    def _limit(self, path: str) -> int:
+        if path.rstrip("/").endswith(UPLOAD_PATHS):
+            return self._settings.max_upload_bytes
+        return max(self._settings.max_line_bytes, self._settings.max_image_bytes)
+
+
+def _host_name(host: str) -> str:
+    """The host without its port; IPv6 addresses stay in their brackets."""
+    return host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0].lower()
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get(REQUEST_ID, "")
+    return given if _CLIENT_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+
+
+def _with_id(send: Send, request_id: str) -> Send:
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)[REQUEST_ID] = request_id
+        await send(message)
+
+    return answer
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """The body as it arrives, cut off with an error when it grows past `limit` bytes, whatever length it claimed."""
+    read = 0
+
+    async def counted() -> Message:
+        nonlocal read
+        message = await receive()
+        read += len(message.get("body", b""))
+        if read > limit:
+            raise _too_large(limit)
+        return message
+
+    return counted
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(413, f"the body is larger than {limit} bytes; send less, or raise the limit", "body_too_large")

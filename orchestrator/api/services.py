@@ -1,0 +1,36 @@
+"""What the routes need from outside, handed to the application once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from celery import Celery
+from fastapi import Depends, Request
+
+from storage.database import Database
+from storage.objects import ObjectStore
+from storage.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The stores, the broker and the clock of one API process."""
+
+    settings: Settings
+    db: Database
+    objects: ObjectStore
+    publisher: Celery
+    now: Callable[[], float] = time.time
+
+
+def services(request: Request) -> Services:
+    """The services of the application that serves `request`."""
+    found: Services = request.app.state.services
+    return found
+
+
+Use = Annotated[Services, Depends(services)]
+"""Parameter type of a route that reads or writes."""
