@@ -71,9 +71,9 @@ def search(
         return decision
     if limit is None and policy.token_budget is not None and decision.calls:
         # New calls wait until all open ones ended, so that the sum does not depend on the order of arrival.
-        if not all(call.ended for call in calls):
+        if not all(call.ended for call in rows.calls.values()):
             return Next()
-        if sum(call.usage.generated_tokens for call in calls) >= policy.token_budget:
+        if sum(call.usage.generated_tokens for call in rows.calls.values()) >= policy.token_budget:
             limit = TOKEN_BUDGET
     if limit is None:
         return decision
