@@ -150,6 +150,13 @@ class Query(Base):
             sqlite_where=text("status = 'running'"),
         ),
         Index(None, "content_key"),
+        Index(
+            # Roll-ups read what ended in a minute, over all jobs.
+            "ix_queries_ended",
+            "ended_at",
+            postgresql_where=text("ended_at IS NOT NULL"),
+            sqlite_where=text("ended_at IS NOT NULL"),
+        ),
     )
 
 

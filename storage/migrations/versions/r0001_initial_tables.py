@@ -301,6 +301,13 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("queries", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_queries_content_key"), ["content_key"], unique=False)
+        batch_op.create_index(
+            "ix_queries_ended",
+            ["ended_at"],
+            unique=False,
+            postgresql_where=sa.text("ended_at IS NOT NULL"),
+            sqlite_where=sa.text("ended_at IS NOT NULL"),
+        )
         batch_op.create_index(batch_op.f("ix_queries_job_id_custom_id"), ["job_id", "custom_id"], unique=True)
         batch_op.create_index(
             "ix_queries_running",
@@ -395,6 +402,11 @@ def downgrade() -> None:
             sqlite_where=sa.text("status = 'running'"),
         )
         batch_op.drop_index(batch_op.f("ix_queries_job_id_custom_id"))
+        batch_op.drop_index(
+            "ix_queries_ended",
+            postgresql_where=sa.text("ended_at IS NOT NULL"),
+            sqlite_where=sa.text("ended_at IS NOT NULL"),
+        )
         batch_op.drop_index(batch_op.f("ix_queries_content_key"))
 
     op.drop_table("queries")
