@@ -48,6 +48,8 @@ class Publisher:
             Transient: the broker is away. Nothing is lost: the rows are sent again later.
         """
         wanted = list(wakeups)
+        if not wanted:
+            return
         with self._lock:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
@@ -129,6 +131,11 @@ def send_advance(app: Celery, query_ids: Iterable[int]) -> None:
     Raises:
         Transient: the broker is away.
     """
+    app.publisher.send(advance_wakeups(query_ids))
+
+
+def advance_wakeups(query_ids: Iterable[int]) -> list[Wakeup]:
+    """The messages of `send_advance`; none for no query."""
     ids = list(query_ids)
     parts = [ids[start : start + QUERIES_PER_MESSAGE] for start in range(0, len(ids), QUERIES_PER_MESSAGE)]
-    app.publisher.send(Wakeup(messages.ADVANCE, {"query_ids": part}, messages.ADVANCE_QUEUE, 0) for part in parts)
+    return [Wakeup(messages.ADVANCE, {"query_ids": part}, messages.ADVANCE_QUEUE, 0) for part in parts]
