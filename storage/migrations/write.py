@@ -19,8 +19,8 @@ VERSIONS = Path(__file__).parent / "versions"
 INITIAL = VERSIONS / "r0001_initial_tables.py"
 
 DEFAULT_PROJECT = """
-    projects = sa.table("projects", sa.column("id"), sa.column("name"), sa.column("created_at"))
-    op.bulk_insert(projects, [{"id": "default", "name": "default", "created_at": 0.0}])
+    columns = (sa.column("id", sa.Text()), sa.column("name", sa.Text()), sa.column("created_at", sa.Double()))
+    op.bulk_insert(sa.table("projects", *columns), [{"id": "default", "name": "default", "created_at": 0.0}])
 """
 """What the first revision does beside making tables."""
 
