@@ -26,10 +26,9 @@ _ADVICE = 'No conclusion was there to answer with, or policy.on_limit is "fail".
 def best_so_far(rows: Rows, mode: SearchMode, step: Step, limit: str) -> Decision:
     """The best answer at `step`, marked degraded with `limit`, or a failure of that code. Never `Next`."""
     if rows.policy.on_limit == "degrade":
-        if step.stage in (Stage.CONCLUSION, WHOLE):
-            answer = _leading_conclusion(mode, step, limit)
-        else:
-            answer = _early_conclusion(rows, step, limit)
+        asked = step.stage in (Stage.CONCLUSION, WHOLE)
+        answer = _leading_conclusion(mode, step, limit) if asked else None
+        answer = answer or _early_conclusion(rows, step, limit)
         if answer is not None:
             return answer
     message = f"The search ended in stage {step.stage} ({limit}). {_ADVICE}"
