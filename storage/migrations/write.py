@@ -19,8 +19,10 @@ VERSIONS = Path(__file__).parent / "versions"
 INITIAL = VERSIONS / "r0001_initial_tables.py"
 
 DEFAULT_PROJECT = """
-    columns = (sa.column("id", sa.Text()), sa.column("name", sa.Text()), sa.column("created_at", sa.Double()))
-    op.bulk_insert(sa.table("projects", *columns), [{"id": "default", "name": "default", "created_at": 0.0}])
+    projects = sa.table(
+        "projects", sa.column("id", sa.Text()), sa.column("name", sa.Text()), sa.column("created_at", sa.Double())
+    )
+    op.bulk_insert(projects, [{"id": "default", "name": "default", "created_at": 0.0}])
 """
 """What the first revision does beside making tables."""
 

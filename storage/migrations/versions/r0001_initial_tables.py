@@ -377,8 +377,10 @@ def upgrade() -> None:
             sqlite_where=sa.text("status IN ('queued', 'leased')"),
         )
 
-    columns = (sa.column("id", sa.Text()), sa.column("name", sa.Text()), sa.column("created_at", sa.Double()))
-    op.bulk_insert(sa.table("projects", *columns), [{"id": "default", "name": "default", "created_at": 0.0}])
+    projects = sa.table(
+        "projects", sa.column("id", sa.Text()), sa.column("name", sa.Text()), sa.column("created_at", sa.Double())
+    )
+    op.bulk_insert(projects, [{"id": "default", "name": "default", "created_at": 0.0}])
 
 
 def downgrade() -> None:
