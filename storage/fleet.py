@@ -7,20 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from storage.tables import Worker
 
 _WORKERS = Worker.__table__
-
-Health = Literal["alive", "late", "lost", "stopped"]
-
-LATE_BEATS = 3
-"""A worker whose last beat is older than this many beats is late: no new work is planned for it."""
-LOST_BEATS = 12
-"""A late worker counts as lost after this many beats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +70,3 @@ def live_slots(conn: Connection, now: float, late_s: float) -> dict[str, int]:
         .group_by(_WORKERS.c.model)
     )
     return {model: int(slots) for model, slots in conn.execute(statement)}
-
-
-def seen_since(conn: Connection, since: float) -> Sequence[Row[Any]]:
-    """Rows of workers heard of at or after `since`, newest life first."""
-    statement = select(_WORKERS).where(_WORKERS.c.beat_at >= since)
-    return conn.execute(statement.order_by(_WORKERS.c.started_at.desc(), _WORKERS.c.id)).all()
-
-
-def health(state: str, beat_at: float, now: float, heartbeat_s: float) -> Health:
-    """How a worker is doing by the age of its last beat."""
-    if state == "stopped":
-        return "stopped"
-    age = now - beat_at
-    if age <= LATE_BEATS * heartbeat_s:
-        return "alive"
-    return "late" if age <= LOST_BEATS * heartbeat_s else "lost"

@@ -25,6 +25,8 @@ _LOG = structlog.get_logger(__name__)
 
 GROUP = 64
 """Calls claimed in one transaction at most, one message's calls apart."""
+CLOSED_S = 60.0
+"""What a closing worker gives back is sent when it ends, not before: it might get it again itself."""
 RETRY_S = 1.0
 """Pause before calls that the database would not give are sent again."""
 
@@ -82,7 +84,7 @@ class Intake:
             if not self._closed:
                 self._waiting.put(delivery)
                 return
-        self._give_back(delivery, 0.0)
+        self._give_back(delivery, CLOSED_S)
 
     def close(self) -> None:
         """Take nothing more in: deliveries that wait are given back. Calls in hand are not touched."""
@@ -96,7 +98,7 @@ class Intake:
             group = self._group(first, self._hand.room())
             if self._closed:
                 for delivery in group:
-                    self._give_back(delivery, 0.0)
+                    self._give_back(delivery, CLOSED_S)
             else:
                 self._take(_by_id(group), alone=False)
 
@@ -188,7 +190,7 @@ class Intake:
         """A call that was in hand at two deaths: claimed only once nothing else is in hand, which it may kill."""
         self._hand.wait_empty()
         if self._closed:
-            self._give_back(delivery, 0.0)
+            self._give_back(delivery, CLOSED_S)
             return
         _LOG.warning("a call runs alone after two deaths", action="intake.alone", call=call_id)
         self._take({call_id: delivery}, alone=True)

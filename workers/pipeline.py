@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterable
 
 import structlog
@@ -14,13 +16,14 @@ from storage.workload import Known
 from workers import messages
 from workers.engine.protocol import Engine, ImageLoader
 from workers.hand import Delivery, Hand
-from workers.intake import Claiming, Intake
+from workers.intake import CLOSED_S, Claiming, Intake
 from workers.later import Later
 from workers.publish import Publisher, Wakeup, advance_wakeups, calls_wakeup
 from workers.writer import Writer
 
 _LOG = structlog.get_logger(__name__)
 
+HURRY_POLL_S = 0.1
 HELD_PER_SLOT = 2
 """Calls in hand per slot of the engine: what it works on, and as much again that it can begin at once."""
 
@@ -73,14 +76,19 @@ class Pipeline:
         self._intake.put(delivery)
         delivery.wait()
 
-    def stop(self, grace_s: float) -> None:
-        """Take nothing more, let what is in hand end for `grace_s` seconds, give back the rest, close all."""
+    def finish(self, grace_s: float, hurry: threading.Event) -> None:
+        """Take nothing more and let what is in hand end for `grace_s` seconds, or until `hurry`; give back the rest."""
         self._intake.close()
-        if not self.hand.wait_empty(grace_s):
-            self.give_back_all()
+        end = time.monotonic() + grace_s
+        while not self.hand.wait_empty(HURRY_POLL_S):
+            if hurry.is_set() or time.monotonic() >= end:
+                self.give_back_all()
+
+    def close(self) -> None:
+        """Send what was given back and close all. After `finish`, once no more messages come."""
+        self._later.close()
         self.engine.close()
         self.writer.close()
-        self._later.close()
 
     def give_back_all(self) -> None:
         """Release the leases of all calls in hand at once, so that other workers take them without delay."""
@@ -94,7 +102,7 @@ class Pipeline:
             _LOG.warning("leases are left to run out", action="pipeline.unreleased", calls=len(held), error=str(error))
         else:
             for call in loose:
-                self._again(call, held[call.id].work.priority, 0.0)
+                self._again(call, held[call.id].work.priority, CLOSED_S)
             _LOG.info("calls were given back", action="pipeline.released", calls=len(loose))
         self.hand.remove(held)
 
