@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from storage import fleet
+
 QUERY_STATES = ("waiting", "running", "done", "degraded", "failed", "cancelled", "expired")
 ENDED_JOBS = ("completed", "failed", "cancelled", "expired")
 
 ETA_MIN_ENDED = 5
 """Queries that must have ended before their pace is taken for the pace of the rest."""
-
-LATE_AFTER_BEATS = 3
-LOST_AFTER_BEATS = 12
-"""Missed heartbeats after which a worker is shown as late, and as lost."""
 
 
 def page(data: Iterable[Mapping[str, Any]], *, limit: int, cursor: str = "id") -> dict[str, Any]:
@@ -92,11 +90,10 @@ def query_document(row: Any) -> dict[str, Any]:
 
 def worker_document(row: Any, now: float, heartbeat_s: float) -> dict[str, Any]:
     """A worker's heartbeat row. `state` also tells late and lost, by the age of the last heartbeat."""
-    age = max(0.0, now - row.beat_at)
     return {
         "id": row.id,
         "object": "worker",
-        "state": worker_state(row.state, age, heartbeat_s),
+        "state": worker_state(row, now, heartbeat_s),
         "wanted": row.wanted,
         "model": row.model,
         "engine": row.engine,
@@ -106,16 +103,15 @@ def worker_document(row: Any, now: float, heartbeat_s: float) -> dict[str, Any]:
         "version": row.version,
         "started_at": row.started_at,
         "beat_at": row.beat_at,
-        "beat_age_s": age,
+        "beat_age_s": max(0.0, now - row.beat_at),
         "stopped_at": row.stopped_at,
     }
 
 
-def worker_state(state: str, beat_age_s: float, heartbeat_s: float) -> str:
+def worker_state(row: Any, now: float, heartbeat_s: float) -> str:
     """The state that a worker gave itself, unless it has not been heard of: then `late`, then `lost`."""
-    if state == "stopped" or beat_age_s <= LATE_AFTER_BEATS * heartbeat_s:
-        return state
-    return "late" if beat_age_s <= LOST_AFTER_BEATS * heartbeat_s else "lost"
+    health = fleet.health(row.state, row.beat_at, now, heartbeat_s)
+    return health if health in ("late", "lost") else str(row.state)
 
 
 def file_document(row: Any) -> dict[str, Any]:

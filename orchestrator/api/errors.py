@@ -1,4 +1,4 @@
-"""One error envelope on every route: `{"error": {"message", "type", "param", "code"}}`, as clients of hosted APIs read it.
+"""One error envelope on every route, as clients of hosted APIs read it: `{"error": {message, type, param, code}}`.
 
 Nothing of the inside leaks: a defect of ours is logged with its request id and answered with that id alone.
 """

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import structlog
 from fastapi import APIRouter
+from kombu.exceptions import OperationalError
 from sqlalchemy import text
 
 from orchestrator.api.services import Services, Use
 from reasoning.errors import Transient
 
-log = structlog.get_logger()
 router = APIRouter(prefix="/health", tags=["health"])
 
 BROKER_TIMEOUT_S = 2.0
@@ -34,5 +33,5 @@ def _ask_broker(use: Services) -> None:
     try:
         with use.publisher.connection_for_read(connect_timeout=BROKER_TIMEOUT_S) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_TIMEOUT_S)
-    except (OSError, use.publisher.connection_for_read().transport.connection_errors) as error:
+    except (OSError, OperationalError) as error:
         raise Transient(f"the broker does not answer ({type(error).__name__})") from error

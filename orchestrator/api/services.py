@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from celery import Celery
@@ -24,6 +24,8 @@ class Services:
     objects: ObjectStore
     publisher: Celery
     now: Callable[[], float] = time.time
+    touched: dict[str, float] = field(default_factory=dict)
+    """When this process last noted the use of a key, by key id."""
 
 
 def services(request: Request) -> Services:

@@ -12,10 +12,12 @@ app = verbs("Create the database schema or bring it up to date.")
 def upgrade(dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Bring the schema to the version of this program; safe to run at every start."""
     from orchestrator.cli.terminal.door import settings_with
-    from storage import migrate
+    from storage import schema
 
     settings = settings_with()
-    before, target = migrate.versions(settings.effective_database_url)
-    if not dry_run:
-        migrate.upgrade(settings.effective_database_url)
-    document({"from": before, "to": target, "changed": not dry_run and before != target}, as_json=as_json)
+    url = settings.effective_database_url
+    if not settings.database_url:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    before = schema.current(url)
+    after = schema.newest() if dry_run else schema.upgrade(url)
+    document({"from": before, "to": after, "changed": not dry_run and before != after}, as_json=as_json)

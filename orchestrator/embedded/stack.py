@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -43,9 +44,12 @@ class Stack:
             where = f"; see {child.program.log_file}" if child.program.log_file else "; its message stands above"
             raise StackFailed(f"the {child.program.name} refused to start (exit code {child.exit_code}){where}")
 
-    def wait_ready(self) -> None:
-        """Return when the API answers that it is ready. Raises StackFailed."""
-        self.wait_for(lambda: answers(f"{self.url}/health/ready"), "the API did not become ready")
+    def wait_ready(self, stop: threading.Event | None = None) -> None:
+        """Return when the API answers that it is ready, or when `stop` is set. Raises StackFailed."""
+        self.wait_for(
+            lambda: (stop is not None and stop.is_set()) or answers(f"{self.url}/health/ready"),
+            "the API did not become ready",
+        )
 
     def wait_for(self, condition: Callable[[], bool], complaint: str, patience_s: float = READY_S) -> None:
         """Return when the condition holds. Raises StackFailed with the complaint after `patience_s` seconds."""

@@ -41,7 +41,7 @@ def socket_path(folder: Path) -> Iterator[Path]:
     if len(str(inside).encode()) <= MAX_SOCKET_PATH:
         yield inside
         return
-    with tempfile.TemporaryDirectory(prefix="stagebeam-", dir="/tmp") as short:  # noqa: S108 - made private, and short
+    with tempfile.TemporaryDirectory(prefix="stagebeam-", dir="/tmp") as short:
         yield Path(short) / "v.sock"
 
 

@@ -1,0 +1,34 @@
+"""The application: services, guard, errors and routers put together."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from celery import Celery
+from fastapi import FastAPI
+
+from orchestrator.api import blobs, errors, files, health, jobs, metrics, queries, results, workers
+from orchestrator.api.guard import Guard
+from orchestrator.api.services import Services
+from storage.database import Database
+from storage.objects import ObjectStore
+from storage.settings import Settings
+
+
+def make_api(settings: Settings, db: Database, objects: ObjectStore, publisher: Celery) -> FastAPI:
+    """The API over these stores. It opens nothing and closes nothing."""
+    app = FastAPI(
+        title="stagebeam",
+        version=version("stagebeam"),
+        description="Batch jobs of image questions, answered by stage-level beam search.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # the stock pages load scripts from other sites
+        redoc_url=None,
+        root_path=settings.path_prefix,
+    )
+    app.state.services = Services(settings, db, objects, publisher)
+    for subject in (health, files, blobs, jobs, results, queries, workers, metrics):
+        app.include_router(subject.router)
+    errors.install(app)
+    app.add_middleware(Guard, settings=settings)
+    return app

@@ -1,0 +1,112 @@
+"""Jobs: list, show, cancel, retry, pause, resume. Submitting has its own file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator import actions
+from orchestrator.api import reads
+from orchestrator.api.access import Operator, Viewer, record
+from orchestrator.api.documents import job_document, page
+from orchestrator.api.errors import NotFound
+from orchestrator.api.paging import After, DryRun, Limit, Statuses
+from orchestrator.api.services import Services, Use
+from storage.access import Caller
+
+router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+
+
+class Change(BaseModel):
+    """The body of an action on a job; may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=500, description="Why; shown with the job and in the audit trail.")
+
+
+Why = Annotated[Change | None, Body()]
+
+
+@router.get("")
+def list_jobs(
+    *,
+    use: Use,
+    caller: Viewer,
+    limit: Limit = 100,
+    after: After = None,
+    status: Statuses = [],  # noqa: B006 - FastAPI copies it
+    name: str | None = None,
+    model: str | None = None,
+) -> dict[str, Any]:
+    """Jobs of the project, newest first."""
+    now = use.now()
+    with use.db.read() as conn:
+        rows = reads.jobs_page(conn, caller.project_id, limit=limit, after=after, status=status, name=name, model=model)
+    return page((job_document(row, now) for row in rows), limit=limit)
+
+
+@router.get("/{job_id}")
+def show_job(job_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
+    """One job with its counts and usage."""
+    return job_document(job_or_404(use, caller, job_id), use.now())
+
+
+@router.post("/{job_id}/cancel")
+def cancel(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
+    """Stop a job. Queries in hand end as cancelled; finished ones keep their answers."""
+    job_or_404(use, caller, job_id)
+    if not dry_run:
+        actions.cancel_job(use.db, job_id, use.now(), _reason(why, "cancelled by the submitter"))
+    return _changed(use, caller, job_id, "job.cancel", why, dry_run=dry_run)
+
+
+@router.post("/{job_id}/retry")
+def retry(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
+    """Start the failed, cancelled and expired queries of an ended job again."""
+    job_or_404(use, caller, job_id)
+    if not dry_run:
+        actions.retry_job(use.db, job_id, use.now(), _reason(why, "retried by the submitter"))
+    return _changed(use, caller, job_id, "job.retry", why, dry_run=dry_run)
+
+
+@router.post("/{job_id}/pause")
+def pause(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
+    """Start no more queries of a job; those that run go on."""
+    job_or_404(use, caller, job_id)
+    if not dry_run:
+        actions.pause_job(use.db, job_id, use.now(), _reason(why, "paused by the submitter"))
+    return _changed(use, caller, job_id, "job.pause", why, dry_run=dry_run)
+
+
+@router.post("/{job_id}/resume")
+def resume(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
+    """Start queries of a paused job again."""
+    job_or_404(use, caller, job_id)
+    if not dry_run:
+        actions.resume_job(use.db, job_id)
+    return _changed(use, caller, job_id, "job.resume", why, dry_run=dry_run)
+
+
+def job_or_404(use: Services, caller: Caller, job_id: str) -> Any:
+    """The job row with its counters. Raises NotFound when the caller's project has no such job."""
+    with use.db.read() as conn:
+        row = reads.job(conn, caller.project_id, job_id)
+    if row is None:
+        raise NotFound("job", job_id)
+    return row
+
+
+def _changed(
+    use: Services, caller: Caller, job_id: str, action: str, why: Change | None, *, dry_run: bool
+) -> dict[str, Any]:
+    if not dry_run:
+        with use.db.write() as conn:
+            record(conn, caller, use.now(), action, job_id, _reason(why, "") or None)
+    return job_document(job_or_404(use, caller, job_id), use.now())
+
+
+def _reason(why: Change | None, default: str) -> str:
+    return (why.reason if why else "") or default

@@ -1,0 +1,14 @@
+"""Parameters that all lists share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+MAX_LIMIT = 1000
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries at most.")]
+After = Annotated[str | None, Query(max_length=300, description="`next` of the part before this one.")]
+Statuses = Annotated[list[str], Query(description="Only entries in one of these states; may be repeated.")]
+DryRun = Annotated[bool, Query(description="Say what would be done and change nothing.")]
