@@ -13,6 +13,7 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Function,
+    String,
     Table,
     Text,
     TypeDecorator,
@@ -60,15 +61,14 @@ class _AnyOf(FunctionElement[bool]):
     inherit_cache = True
 
 
-def any_of(column: ColumnElement[Any] | Any, ids: Iterable[int] | Iterable[str]) -> ColumnElement[bool]:
+def any_of(column: ColumnElement[Any], ids: Iterable[int] | Iterable[str]) -> ColumnElement[bool]:
     """`column IN (ids)` with one parameter however many ids there are.
 
     The statement text stays the same, so it is compiled and prepared once, and neither database's limit on
     the number of parameters is met.
     """
-    listed = list(ids)
-    item: type[BigInteger | Text] = Text if listed and isinstance(listed[0], str) else BigInteger
-    return _AnyOf(column, bindparam(None, listed, type_=_Ids(item)))
+    item: type[BigInteger | Text] = Text if isinstance(column.type, String) else BigInteger
+    return _AnyOf(column, bindparam(None, list(ids), type_=_Ids(item)))
 
 
 @compiles(_AnyOf, "postgresql")
