@@ -180,3 +180,28 @@ def test_the_token_budget_counts_judging_and_waits_for_open_calls(lab: Any) -> N
     decision = plan(policy, lab.query, [spent, lab.world().outcome(first.calls[1])])
     assert isinstance(decision, Failed)
     assert (decision.error.code, decision.stage) == ("token_budget", "summary")
+
+
+def test_with_a_budget_a_retry_waits_for_open_calls_so_that_arrival_does_not_decide(lab: Any) -> None:
+    policy = Policy(candidates=2, token_budget=15, fan_out="apart")
+    world = lab.world(kind=lambda stage, i, attempt: "truncated" if i == 0 else "good")
+    first = plan(policy, lab.query, [])
+    assert isinstance(first, Next)
+    cut, other = first.calls
+    assert plan(policy, lab.query, [world.outcome(cut), Call(other)]) == Next()
+    decisions = [world.run(policy, order=Random(seed))[0] for seed in range(6)]
+    assert decisions == decisions[:1] * 6
+
+
+def test_a_stage_begun_one_call_each_goes_on_so(lab: Any) -> None:
+    first = plan(Policy(candidates=3), lab.query, [], idle=True)
+    assert isinstance(first, Next)
+    rest = plan(Policy(candidates=3), lab.query, [Call(first.calls[1])], idle=False)
+    assert rest == Next((first.calls[0], first.calls[2]))
+
+
+@pytest.mark.parametrize("kind", [CallKind.CHECK, CallKind.COMPARE])
+def test_a_judge_that_fails_in_published_mode_is_said_too(lab: Any, kind: CallKind) -> None:
+    decision, _ = lab.world(fails=lambda spec: spec.kind is kind).run(Policy(mode="published", candidates=2))
+    assert isinstance(decision, Answer)
+    assert decision.degraded == "judge_failed"

@@ -11,6 +11,7 @@ from reasoning.cost import cost_of
 from reasoning.plan import Answer, Failed
 from reasoning.policy import Policy
 from reasoning.records import CallKind, CallSpec, Showing
+from reasoning.stages import STAGES
 
 TABLE = [(2, 8, 4, 6, 12, 14), (3, 12, 8, 12, 20, 24), (4, 16, 12, 18, 28, 34), (10, 40, 36, 54, 76, 94)]
 """method.md section 2.6: N, generate calls, judge calls at least and at most, all calls at least and at most."""
@@ -92,7 +93,7 @@ def test_unclosed_candidates_are_dropped_and_none_left_is_explained(lab: Any) ->
     decision, rows = lab.world(kind=lambda s, i, a: "truncated" if i < 2 else "good").run(policy)
     assert isinstance(decision, Answer)
     assert {ref.index for ref in decision.path} == {2}
-    assert all(row.spec.kind is CallKind.GENERATE for row in rows)
+    assert [row.spec.key for row in rows] == [f"{stage}/r0/generate/0-2" for stage in STAGES]
     failed, rows = lab.world(kind=lambda s, i, a: "truncated" if s == "reasoning" else "good").run(policy)
     assert isinstance(failed, Failed)
     assert (failed.error.code, failed.stage) == ("no_candidate", "reasoning")
