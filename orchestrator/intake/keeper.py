@@ -1,0 +1,79 @@
+"""Where checked images go: the blobs of the database and object store, or nowhere in a dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from orchestrator.intake.pictures import Picture
+from reasoning.errors import BadInput
+from storage import blobs
+from storage.database import Database
+from storage.objects import ObjectStore
+
+OPEN_PREFIXES = ("images/", "datasets/")
+"""Keys that a line may name by `object:`. All other keys are stagebeam's own and may hold what others sent."""
+
+
+class Keeper(Protocol):
+    """Knows which images are stored, stores new ones, and reads objects that people placed in the store."""
+
+    def known(self, hashes: Sequence[str]) -> set[str]:
+        """Those of the content hashes that are stored and recorded."""
+        ...
+
+    def upload(self, picture: Picture, data: bytes) -> None:
+        """Store the bytes of an image; called from several threads."""
+        ...
+
+    def record(self, pictures: Sequence[Picture]) -> None:
+        """Note images whose bytes are stored."""
+        ...
+
+    def read_object(self, key: str, max_bytes: int) -> bytes:
+        """An object, one byte more than `max_bytes` at most. Raises BadInput."""
+        ...
+
+
+class BlobKeeper:
+    """Keeps images as blobs. With `dry=True` it looks and stores nothing."""
+
+    def __init__(self, db: Database, objects: ObjectStore, now: Callable[[], float], *, dry: bool = False) -> None:
+        self._db = db
+        self._objects = objects
+        self._now = now
+        self._dry = dry
+
+    def known(self, hashes: Sequence[str]) -> set[str]:
+        with self._db.read() as conn:
+            return blobs.known(conn, hashes)
+
+    def upload(self, picture: Picture, data: bytes) -> None:
+        if not self._dry:
+            blobs.upload(self._objects, data, picture.media_type)
+
+    def record(self, pictures: Sequence[Picture]) -> None:
+        if self._dry or not pictures:
+            return
+        rows = [
+            blobs.BlobRow(picture.sha256, picture.size, picture.media_type, picture.width, picture.height)
+            for picture in pictures
+        ]
+        with self._db.write() as conn:
+            blobs.record(conn, rows, self._now())
+
+    def keep(self, picture: Picture, data: bytes) -> None:
+        """Store and note one image."""
+        self.upload(picture, data)
+        self.record([picture])
+
+    def read_object(self, key: str, max_bytes: int) -> bytes:
+        if not key.startswith(OPEN_PREFIXES):
+            raise BadInput(
+                f"an object key must begin with {' or '.join(OPEN_PREFIXES)}; place the image there.",
+                code="image_outside_roots",
+            )
+        try:
+            return self._objects.read(key, 0, max_bytes + 1)
+        except FileNotFoundError as error:
+            raise BadInput(f"there is no object {key!r} in the store; check the key.", code="image_missing") from error

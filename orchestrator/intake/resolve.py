@@ -1,0 +1,217 @@
+"""From references to stored images: each distinct source is read and checked once, each image stored once."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from orchestrator.intake.fetch import Fetcher
+from orchestrator.intake.keeper import Keeper
+from orchestrator.intake.paths import FoundFile, locate, read_file
+from orchestrator.intake.pictures import Limits, Picture, check_size, digest, from_data_uri, inspect
+from orchestrator.intake.records import ImageRef
+from reasoning.errors import BadInput
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Key = TypeVar("Key")
+
+THREADS = 8
+"""Images read at the same time; mostly they wait for a network or a disk."""
+
+DECODERS = 2
+"""Images decoded at the same time: the largest allowed takes 256 MB while it is open."""
+
+CACHED_SOURCES = 20_000
+"""Sources remembered, so that memory stays the same however many a job names."""
+
+SERVER_ADVICE = (
+    "Name the folder in STAGEBEAM_IMAGE_ROOTS on the server, or submit with `stagebeam job submit`, "
+    "which sends images along."
+)
+
+
+class Recent(Generic[Key, Item]):
+    """The entries used last, `size` of them. Thread-safe."""
+
+    def __init__(self, size: int = CACHED_SOURCES) -> None:
+        self._size = size
+        self._entries: OrderedDict[Key, Item] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> Item | None:
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._entries.move_to_end(key)
+            return entry
+
+    def put(self, key: Key, entry: Item) -> None:
+        with self._lock:
+            self._entries[key] = entry
+            self._entries.move_to_end(key)
+            if len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+
+
+@dataclass(slots=True)
+class Verified:
+    """Images that were decoded before, by file and by content. Kept for the life of the process."""
+
+    by_file: Recent[FoundFile, Picture] = field(default_factory=Recent)
+    by_hash: Recent[str, Picture] = field(default_factory=Recent)
+    decoders: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(DECODERS))
+
+    def check(self, data: bytes, limits: Limits) -> Picture:
+        """Describe the image, decoding it unless the same bytes were decoded before. Raises BadInput."""
+        check_size(len(data), limits)
+        sha256 = digest(data)
+        picture = self.by_hash.get(sha256)
+        if picture is None or picture.width * picture.height > limits.max_pixels:
+            with self.decoders:
+                picture = inspect(data, limits, sha256)
+            self.by_hash.put(sha256, picture)
+        return picture
+
+
+class ImageResolver:
+    """Resolves the references of one job. Failures are remembered too: an address that is down is asked once."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        limits: Limits,
+        verified: Verified,
+        *,
+        roots: Sequence[Path] = (),
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        self._keeper = keeper
+        self._limits = limits
+        self._verified = verified
+        self._roots = tuple(roots)
+        self._fetcher = fetcher
+        self._outcomes: Recent[ImageRef, str | BadInput] = Recent()
+        self._stored: Recent[str, bool] = Recent()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="intake-images")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def resolve(self, refs: Iterable[ImageRef]) -> dict[ImageRef, str | BadInput]:
+        """Content hash of each distinct reference, stored by now, or why there is none."""
+        outcomes: dict[ImageRef, str | BadInput] = {}
+        blob_refs: list[ImageRef] = []
+        others: list[ImageRef] = []
+        for ref in dict.fromkeys(refs):
+            before = self._outcomes.get(ref) if ref.kind != "data" else None
+            if before is not None:
+                outcomes[ref] = before
+            elif ref.kind == "error":
+                outcomes[ref] = BadInput(ref.value, code=ref.code)
+            else:
+                (blob_refs if ref.kind == "blob" else others).append(ref)
+        outcomes.update(self._find_blobs(blob_refs))
+        outcomes.update(self._keep_others(others))
+        return outcomes
+
+    def _find_blobs(self, refs: Sequence[ImageRef]) -> dict[ImageRef, str | BadInput]:
+        known = self._keeper.known([ref.value for ref in refs]) if refs else set()
+        outcomes: dict[ImageRef, str | BadInput] = {}
+        for ref in refs:
+            if ref.value in known:
+                outcomes[ref] = ref.value
+                self._outcomes.put(ref, ref.value)
+            else:
+                outcomes[ref] = BadInput(
+                    f"no image with the hash {ref.value[:12]}... is stored; store it first.", code="image_missing"
+                )
+        return outcomes
+
+    def _keep_others(self, refs: Sequence[ImageRef]) -> dict[ImageRef, str | BadInput]:
+        outcomes: dict[ImageRef, str | BadInput] = {}
+        fresh: dict[str, Picture] = {}
+        for ref, found in _in_order(self._pool, self._examine, refs):
+            if isinstance(found, Picture):
+                if not self._stored.get(found.sha256):
+                    fresh[found.sha256] = found
+                outcomes[ref] = found.sha256
+            else:
+                outcomes[ref] = found
+            if ref.kind != "data":
+                self._outcomes.put(ref, outcomes[ref])
+        self._keeper.record(list(fresh.values()))
+        for sha256 in fresh:
+            self._stored.put(sha256, True)
+        return outcomes
+
+    def _examine(self, ref: ImageRef) -> Picture | BadInput:
+        """Read, check and upload one image; runs in a thread of the pool."""
+        try:
+            if ref.kind == "path":
+                return self._examine_file(locate(ref.value, self._roots, advice=SERVER_ADVICE))
+            data = self._read(ref)
+            picture = self._verified.check(data, self._limits)
+            self._upload(picture, lambda: data)
+        except BadInput as error:
+            return error
+        return picture
+
+    def _examine_file(self, file: FoundFile) -> Picture:
+        check_size(file.size, self._limits)
+        picture = self._verified.by_file.get(file)
+        if picture is None:
+            data = read_file(file, self._limits.max_bytes)
+            picture = self._verified.check(data, self._limits)
+            self._verified.by_file.put(file, picture)
+            self._upload(picture, lambda: data)
+        else:
+            self._upload(picture, lambda: read_file(file, self._limits.max_bytes))
+        return picture
+
+    def _upload(self, picture: Picture, load: Callable[[], bytes]) -> None:
+        if self._stored.get(picture.sha256):
+            return
+        if self._keeper.known([picture.sha256]):
+            self._stored.put(picture.sha256, True)
+            return
+        data = load()
+        if digest(data) != picture.sha256:
+            raise BadInput("the image file changed while it was read; submit again.", code="image_unreadable")
+        self._keeper.upload(picture, data)
+
+    def _read(self, ref: ImageRef) -> bytes:
+        if ref.kind == "data":
+            return from_data_uri(ref.value, self._limits)
+        if ref.kind == "object":
+            return self._keeper.read_object(ref.value, self._limits.max_bytes)
+        if self._fetcher is None:
+            raise BadInput(
+                "image addresses are not fetched on this server; send a path or a data URI, "
+                "or set STAGEBEAM_IMAGE_URLS=true on the server.",
+                code="image_url_refused",
+            )
+        return self._fetcher.fetch(ref.value)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with its result, in order; only `THREADS` results exist at a time."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    for item in items:
+        waiting.append((item, pool.submit(work, item)))
+        if len(waiting) == THREADS:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
