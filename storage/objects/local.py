@@ -57,7 +57,7 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with _translated(key), suppress(FileNotFoundError, NotADirectoryError):
+        with _translated(key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             path.unlink()
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
@@ -103,13 +103,23 @@ class LocalStore:
                 stream.flush()
                 # A row in the database will say that the object is there: it must outlive a power cut too.
                 os.fsync(stream.fileno())
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not if_absent:
-                aside.replace(path)
-                return True
-            return _link(aside, path)
+            return _place(aside, path, if_absent=if_absent)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _place(aside: Path, path: Path, *, if_absent: bool) -> bool:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if if_absent:
+            return _link(aside, path)
+        aside.replace(path)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise BadInput(
+            f"{path} cannot be stored: a folder keeps no file and folder of one name; use another key",
+            code="invalid_key",
+        ) from error
+    return True
 
 
 def _link(aside: Path, path: Path) -> bool:
@@ -145,7 +155,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _translated(key: str) -> Iterator[None]:
     try:
         yield
-    except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+    except (IsADirectoryError, NotADirectoryError) as error:
         raise FileNotFoundError(errno.ENOENT, "there is no such object", key) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
