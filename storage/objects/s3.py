@@ -131,6 +131,18 @@ class S3Store:
                 field="STAGEBEAM_OBJECT_STORE",
             ) from error
 
+    def make_bucket(self) -> bool:
+        """Create the bucket; False when it is there already. Raises Transient when the server refuses or is away."""
+        with _translated(self.bucket):
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if _code(error) not in ABSENT | {"NoSuchBucket"}:
+                    raise
+                self._client.create_bucket(Bucket=self.bucket)
+                return True
+        return False
+
     def conditional_put(self) -> bool:
         """Whether the server honours `If-None-Match`, found out once by writing a probe object twice.
 
