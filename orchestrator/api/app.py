@@ -7,7 +7,7 @@ from importlib.metadata import version
 from celery import Celery
 from fastapi import FastAPI
 
-from orchestrator.api import blobs, errors, files, health, jobs, metrics, queries, results, workers
+from orchestrator.api import blobs, errors, files, health, jobs, metrics, queries, results, submissions, workers
 from orchestrator.api.guard import Guard
 from orchestrator.api.services import Services
 from storage.database import Database
@@ -27,7 +27,7 @@ def make_api(settings: Settings, db: Database, objects: ObjectStore, publisher: 
         root_path=settings.path_prefix,
     )
     app.state.services = Services(settings, db, objects, publisher)
-    for subject in (health, files, blobs, jobs, results, queries, workers, metrics):
+    for subject in (health, files, blobs, submissions, jobs, results, queries, workers, metrics):
         app.include_router(subject.router)
     errors.install(app)
     app.add_middleware(Guard, settings=settings)

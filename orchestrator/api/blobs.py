@@ -45,7 +45,8 @@ def _store(use: Services, sha256: str, data: bytes) -> dict[str, Any]:
     picture = inspect(data, Limits(use.settings.max_image_bytes, use.settings.max_image_pixels), sha256)
     keeper = _keeper(use)
     if not keeper.known([sha256]):
-        keeper.keep(picture, data)
+        keeper.upload(picture, data)
+        keeper.record([picture])  # after the bytes: a row promises that they are there
     return {"sha256": sha256, "bytes": len(data), "media_type": picture.media_type}
 
 

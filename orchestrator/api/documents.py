@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from storage import fleet
-
 QUERY_STATES = ("waiting", "running", "done", "degraded", "failed", "cancelled", "expired")
 ENDED_JOBS = ("completed", "failed", "cancelled", "expired")
 
 ETA_MIN_ENDED = 5
 """Queries that must have ended before their pace is taken for the pace of the rest."""
+
+LATE_BEATS = 3
+LOST_BEATS = 12
+"""Missed heartbeats after which a worker is shown as late, and as lost."""
 
 
 def page(data: Iterable[Mapping[str, Any]], *, limit: int, cursor: str = "id") -> dict[str, Any]:
@@ -110,8 +112,10 @@ def worker_document(row: Any, now: float, heartbeat_s: float) -> dict[str, Any]:
 
 def worker_state(row: Any, now: float, heartbeat_s: float) -> str:
     """The state that a worker gave itself, unless it has not been heard of: then `late`, then `lost`."""
-    health = fleet.health(row.state, row.beat_at, now, heartbeat_s)
-    return health if health in ("late", "lost") else str(row.state)
+    silent_beats = (now - row.beat_at) / heartbeat_s
+    if row.state == "stopped" or silent_beats <= LATE_BEATS:
+        return str(row.state)
+    return "late" if silent_beats <= LOST_BEATS else "lost"
 
 
 def file_document(row: Any) -> dict[str, Any]:
@@ -149,7 +153,7 @@ def _progress(ended: int, row: Any) -> float | None:
     """Part of the queries that ended, rounded down to a thousandth; None while their number is not known."""
     if row.status == "validating" or row.total == 0:
         return None
-    return ended * 1000 // row.total / 1000
+    return float(ended * 1000 // row.total) / 1000
 
 
 def _eta_s(ended: int, row: Any, now: float) -> float | None:

@@ -25,6 +25,7 @@ RETRY_AFTER_S = 2
 
 _BY_CODE = {
     "not_found": 404,
+    "file_not_found": 404,
     "job_ended": 409,
     "job_running": 409,
     "nothing_to_retry": 409,

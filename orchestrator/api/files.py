@@ -54,10 +54,10 @@ async def upload(
             part = form.get("file")
             if not isinstance(part, UploadFile):
                 raise BadInput("the form has no part named file that holds a file", code="missing_file", field="file")
-            return await run_in_threadpool(_store, use, caller, _measured(part.file, part.filename or filename))
+            return await run_in_threadpool(store, use, caller, _measured(part.file, part.filename or filename))
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
         received = await _spooled(request.stream(), spool, filename)
-        return await run_in_threadpool(_store, use, caller, received)
+        return await run_in_threadpool(store, use, caller, received)
 
 
 @router.get("/{file_id}")
@@ -99,7 +99,8 @@ def _measured(stream: IO[bytes], filename: str) -> Received:
     return Received(stream, filename, size, digest.hexdigest())
 
 
-def _store(use: Services, caller: Caller, received: Received) -> dict[str, Any]:
+def store(use: Services, caller: Caller, received: Received) -> dict[str, Any]:
+    """Keep an upload as a file of the caller's project; returns its document. Raises BadInput on an empty one."""
     if not received.size:
         raise BadInput("the file is empty; send at least one line", code="empty_file", field="file")
     file_id = new_id("file")
