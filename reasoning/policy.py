@@ -55,7 +55,10 @@ class Policy:
     fan_out: FanOut = "auto"
     """Whether the candidates of a stage go as one call, one call each, or as the load suggests."""
     token_budget: int | None = None
-    """Generated tokens at most per query, judging included; None means no limit."""
+    """Generated tokens per query, judging included, after which nothing new begins; None means no limit.
+
+    Calls in hand run to their end, so that the sum, and with it the answer, does not depend on their order.
+    """
     deadline_s: float | None = None
     """Seconds from the first call of a query to its answer; None means no limit."""
     on_limit: OnLimit = "degrade"

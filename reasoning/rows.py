@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from reasoning import grammar, keys
@@ -37,15 +37,16 @@ class Draw:
     """Later candidates with the same text, which this one stands for."""
 
 
-class Drawn(NamedTuple):
+@dataclass(slots=True)
+class Drawn:
     """The candidates of one stage so far."""
 
-    draws: list[Draw]
-    new: list[CallSpec]
+    draws: list[Draw] = field(default_factory=list)
+    new: list[CallSpec] = field(default_factory=list)
     """Calls to insert: the stage's first draw, or another draw of incomplete candidates."""
-    waiting: bool
+    waiting: bool = False
     """Some call is still open."""
-    errors: list[CallError]
+    errors: list[CallError] = field(default_factory=list)
     """Engine errors by candidate, then attempt: an order that does not depend on arrival."""
 
 
@@ -53,14 +54,14 @@ def draw(rows: Rows, stage: str, path: tuple[Ref, ...]) -> Drawn:
     """Read the generate calls of `stage` after `path`, and say which are missing."""
     names = keys.generate_keys(stage, ROUND, rows.width)
     together = rows.calls.get(names.together)
-    drawn = Drawn([], [], False, [])
+    drawn = Drawn()
     missing: list[int] = []
     for index in range(rows.width):
         call = together or rows.calls.get(names.apart[index])
         if call is None:
             missing.append(index)
         else:
-            drawn = _follow(rows, drawn, call, names.apart[index], index)
+            _follow(rows, drawn, call, names.apart[index], index)
     if missing:
         drawn.new.extend(_first_draw(rows, stage, path, missing, names))
     return drawn
@@ -88,17 +89,16 @@ def error_of(call: Call) -> CallError:
     return CallError(code=call.status.value, message=f"Call {call.spec.key} is {call.status.value} without a reason.")
 
 
-def _follow(rows: Rows, drawn: Drawn, call: Call, key: str, index: int) -> Drawn:
+def _follow(rows: Rows, drawn: Drawn, call: Call, key: str, index: int) -> None:
     """Add candidate `index` to `drawn`: from its first call through its further attempts."""
     best: Draw | None = None
-    waiting = drawn.waiting
     attempt = 0
     while True:
         if call.status is not CallStatus.DONE:
             if call.ended:
                 drawn.errors.append(error_of(call))
             else:
-                waiting = True
+                drawn.waiting = True
             break
         candidate = candidate_of(call, index)
         if candidate is not None:
@@ -115,7 +115,6 @@ def _follow(rows: Rows, drawn: Drawn, call: Call, key: str, index: int) -> Drawn
         call = again
     if best is not None:
         drawn.draws.append(best)
-    return drawn._replace(waiting=waiting) if waiting is not drawn.waiting else drawn
 
 
 def _first_draw(
