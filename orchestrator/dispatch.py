@@ -62,7 +62,7 @@ def _divide(group: list[JobLoad], window: int) -> list[Share]:
     while heap:
         rank, clock, place = heapq.heappop(heap)
         load = group[place]
-        starving = load.running + counts[load.job_id] == 0
+        starving = not load.running and load.job_id not in counts
         if free <= 0 and not starving:
             continue
         counts[load.job_id] += 1

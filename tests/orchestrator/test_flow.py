@@ -1,0 +1,184 @@
+"""The way of a query through the rows: ends once, the same whatever is lost, and everything adds up."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import orjson
+import pytest
+
+from orchestrator.actions import cancel_job, pause_job, resume_job, retry_job
+from orchestrator.advance import advance
+from orchestrator.results import result_lines
+from orchestrator.traces import trace_of
+from reasoning.errors import BadInput
+from storage import files
+from storage.database import Database
+from storage.objects import ObjectStore, open_objects
+from storage.settings import Settings
+from tests.orchestrator.driving import Stack, Wire
+from workers.engine.scripted import Script
+
+POLICY = {"candidates": 3, "seed": 7}
+
+
+@pytest.fixture
+def store(tmp_path: object) -> ObjectStore:
+    return open_objects(Settings(data_dir=tmp_path))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def stack(database: Database, store: ObjectStore) -> Stack:
+    return Stack(database, store)
+
+
+def test_a_job_runs_to_its_files_and_counts_add_up(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 20, policy=POLICY)
+    stack.run(job_id)
+    job = stack.job(job_id)
+    assert (job.status, job.total, job.waiting, job.running) == ("completed", 20, 0, 0)
+    assert job.done + job.degraded + job.failed == 20
+    assert Counter(row.status for row in stack.queries(job_id)) == Counter(
+        {name: getattr(job, name) for name in ("done", "degraded", "failed") if getattr(job, name)}
+    )
+    with stack.db.read() as conn:
+        output = files.get(conn, "default", job.output_file_id)
+    assert output is not None
+    with stack.objects.open(output.object_key) as stream:
+        lines = [orjson.loads(line) for line in stream.read().splitlines()]
+    assert [line["custom_id"] for line in lines] == [f"q{line}" for line in range(1, 21)]
+    assert all(line["answer"] for line in lines)
+    assert job.error_file_id is None
+
+
+def test_tokens_add_up_to_what_the_engine_counted(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 10, policy=POLICY)
+    stack.run(job_id)
+    job = stack.job(job_id)
+    generated = sum(call.usage["generated_tokens"] for call in stack.calls(job_id) if call.usage)
+    assert job.kept_tokens + job.discarded_tokens + job.judged_tokens == generated
+    assert job.prompt_tokens == sum(call.usage["prompt_tokens"] for call in stack.calls(job_id) if call.usage)
+    assert job.candidates == sum(len(call.outcome.get("candidates", ())) for call in stack.calls(job_id))
+
+
+@pytest.mark.parametrize("loss", [0.2, 0.7])
+def test_losing_messages_loses_time_and_nothing_else(database: Database, store: ObjectStore, loss: float) -> None:
+    calm = Stack(database, store)
+    calm.run(calm.submit("job_calm", 12, policy=POLICY))
+    lossy = Stack(database, store, wire=Wire(loss, random.Random(1)))
+    lossy.run(lossy.submit("job_lossy", 12, policy=POLICY), rounds=600)
+    assert lossy.answers("job_lossy") == calm.answers("job_calm")
+
+
+def test_a_flush_in_the_middle_changes_no_answer(database: Database, store: ObjectStore) -> None:
+    calm = Stack(database, store)
+    calm.run(calm.submit("job_calm", 12, policy=POLICY))
+    stack = Stack(database, store)
+    job_id = stack.submit("job_flushed", 12, policy=POLICY)
+    with stack.worker() as pipeline:
+        for _ in range(3):
+            stack.step(pipeline)
+            stack.wire.messages.clear()
+    stack.run(job_id)
+    assert stack.answers(job_id) == calm.answers("job_calm")
+
+
+def test_a_duplicate_advance_inserts_no_call_twice(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 4, policy=POLICY)
+    with stack.worker() as pipeline:
+        stack.step(pipeline)
+    ids = [row.id for row in stack.queries(job_id)]
+    advance(stack.db, ids, stack.now)
+    keys = [(call.query_id, call.key) for call in stack.calls(job_id)]
+    assert advance(stack.db, ids, stack.now).outgoing == []
+    assert [(call.query_id, call.key) for call in stack.calls(job_id)] == keys
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_wire_holds_a_window_whatever_the_job_holds(database: Database, store: ObjectStore) -> None:
+    most = []
+    for count in (30, 90):
+        stack = Stack(database, store)
+        stack.run(stack.submit(f"job_{count}", count, policy={"candidates": 2}))
+        most.append(stack.wire.most)
+    assert most[1] <= most[0] + 4
+
+
+def test_cancel_keeps_what_is_finished_and_ends_the_rest(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 60, policy=POLICY)
+    with stack.worker() as pipeline:
+        while not stack.job(job_id).done:
+            stack.step(pipeline)
+        finished = {row.custom_id: row.answer for row in stack.queries(job_id) if row.status == "done"}
+        assert cancel_job(stack.db, job_id, stack.now, "no longer needed") == "cancelling"
+        assert cancel_job(stack.db, job_id, stack.now, "again") == "cancelling"
+    stack.run(job_id)
+    job = stack.job(job_id)
+    assert job.status == "cancelled"
+    assert job.cancelled + job.done == 60
+    assert job.cancelled > 0
+    assert {row.custom_id: row.answer for row in stack.queries(job_id) if row.status == "done"} == finished
+    assert job.error_file_id is not None
+    assert {call.status for call in stack.calls(job_id)} <= {"done", "cancelled"}
+    with pytest.raises(BadInput, match="cancelled"):
+        pause_job(stack.db, job_id, stack.now, "too late")
+
+
+def test_retry_starts_only_what_failed_and_gives_the_same_answers(database: Database, store: ObjectStore) -> None:
+    calm = Stack(database, store)
+    calm.run(calm.submit("job_calm", 10, policy=POLICY))
+    stack = Stack(database, store, script=Script(read_images=False, crash=0.2))
+    job_id = stack.submit("job_b", 10, policy=POLICY)
+    stack.run(job_id)
+    first = stack.job(job_id)
+    assert first.failed > 0
+    assert first.error_file_id is not None
+    healed = Stack(database, store, now=stack.now)
+    again = retry_job(database, job_id, healed.now, "engine repaired")
+    assert again == first.failed
+    healed.run(job_id)
+    job = healed.job(job_id)
+    assert (job.failed, job.done + job.degraded) == (0, 10)
+
+
+def test_a_paused_job_admits_nothing_and_goes_on_after(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 30, policy=POLICY)
+    with stack.worker() as pipeline:
+        stack.step(pipeline)
+        pause_job(stack.db, job_id, stack.now, "look at it first")
+        for _ in range(30):
+            stack.step(pipeline)
+        held = stack.job(job_id)
+        assert held.running == 0
+        assert held.waiting > 0
+    resume_job(stack.db, job_id)
+    stack.run(job_id)
+    assert stack.job(job_id).done == 30
+
+
+def test_out_of_time_is_an_answer_or_an_explained_error(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 6, policy={**POLICY, "deadline_s": 5})
+    with stack.worker():
+        stack.send([])
+    stack.wire.loss = 1.0
+    stack.run(job_id)
+    job = stack.job(job_id)
+    assert job.expired + job.degraded == 6
+    assert all(row.error["code"] == "deadline" for row in stack.queries(job_id) if row.status == "expired")
+
+
+def test_the_trace_reads_the_same_from_rows_and_from_its_part(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 3, policy=POLICY)
+    stack.run(job_id)
+    row = stack.queries(job_id)[1]
+    with stack.db.read() as conn:
+        before = trace_of(conn, stack.objects, row.id)
+    assert before is not None
+    assert [stage["stage"] for stage in before["stages"]] == ["summary", "caption", "reasoning", "conclusion"]
+    with stack.db.write() as conn:
+        conn.exec_driver_sql("DELETE FROM calls")
+    with stack.db.read() as conn:
+        assert trace_of(conn, stack.objects, row.id) == before
+    lines = dict(result_lines(stack.db, stack.objects, job_id, trace=True))
+    assert lines[row.line]["trace"] == before
