@@ -30,14 +30,20 @@ def open_engine(model: str, options: Mapping[str, Any] | None = None) -> Engine:
         from workers.engine.scripted import Script, ScriptedEngine
 
         return ScriptedEngine(build(Script, {**settings, **(parse_settings(rest) if colon else {})}))
-    raise BadInput(f'no engine runs "{model}" in this version', code="unknown_model", field="model")
+    from workers.engine.local import DeviceOptions, TransformersEngine
+
+    return TransformersEngine(str(demo_folder()) if model == DEMO else model, build(DeviceOptions, settings))
 
 
-def demo_folder() -> Path | None:
-    """Where the trained demo model lies, or None when this installation has none. Imports nothing."""
+def demo_folder() -> Path:
+    """Where the trained demo model lies. Imports nothing. Raises BadInput when this installation has none."""
     spec = importlib.util.find_spec("training")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         folder = Path(place) / DEMO
         if (folder / "config.json").is_file():
             return folder
-    return None
+    raise BadInput(
+        "this installation has no demo model under training/demo; run `make train-demo` or name another model",
+        code="unknown_model",
+        field="model",
+    )

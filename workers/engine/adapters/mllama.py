@@ -1,0 +1,146 @@
+"""Mllama (Llama-3.2-Vision, LLaVA-CoT): pictures are reached by cross-attention layers between text layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from reasoning.errors import ModelError
+from workers.engine.adapters.base import (
+    Features,
+    FilledLayer,
+    ImageInput,
+    Layout,
+    Packed,
+    PassingCache,
+    PictureSeen,
+    take_over_attention,
+)
+from workers.engine.attention import Segment, Span, Step, picture_attention, text_attention
+from workers.engine.pools import PoolShape
+
+
+class MllamaAdapter:
+    """Runs `MllamaForConditionalGeneration` with packed steps.
+
+    Two habits of the published weights' code are kept, since the weights were trained with them: padding tiles
+    pass through the vision tower, and tokens before the first image attend to all tiles, padding included.
+    Padding tiles are never read in a decode step.
+    """
+
+    axes = 1
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        """`model` in evaluation mode on its device; its attention implementation is replaced."""
+        self._text = model.model.language_model
+        take_over_attention(self._text)
+        self._model = model.model
+        self._head = model.lm_head
+        self._processor = processor
+        config = model.config.text_config
+        cross = set(config.cross_attention_layers)
+        self._cross = [layer.cross_attn for i, layer in enumerate(self._text.layers) if i in cross]
+        own = [i for i in range(config.num_hidden_layers) if i not in cross]
+        self._order = {layer: place for group in (own, sorted(cross)) for place, layer in enumerate(group)}
+        self._crossing = frozenset(cross)
+        dim = config.hidden_size // config.num_attention_heads
+        device = self._head.weight.device
+        self._cache = PassingCache([FilledLayer() for _ in range(config.num_hidden_layers)])
+
+        def shape(layers: int) -> PoolShape:
+            return PoolShape(layers=layers, heads=config.num_key_value_heads, dim=dim, dtype=model.dtype, device=device)
+
+        self.text = shape(len(own))
+        self.pictures: PoolShape | None = shape(len(cross))
+        self.vocabulary: int = config.vocab_size
+        self.context: int = config.max_position_embeddings
+        self._placeholder: int = model.config.image_token_index
+
+    def image_input(self, image: Image.Image) -> ImageInput:
+        data = self._processor.image_processor([[image]], return_tensors="pt")
+        names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
+        return ImageInput({name: data[name] for name in names})
+
+    def lay_out(self, ids: Sequence[int], images: Sequence[str], inputs: Sequence[ImageInput]) -> Layout:
+        """One placeholder per image, all in a row. Every key depends on the images: see the class docstring."""
+        del inputs
+        array = np.asarray(ids, dtype=np.int64)
+        places = np.flatnonzero(array == self._placeholder)
+        if len(places) != len(images) or (len(places) > 1 and places[-1] - places[0] != len(places) - 1):
+            raise ModelError(
+                f"the prompt has {len(places)} image places for {len(images)} images that must stand together; "
+                "send all images in one user message",
+                code="bad_prompt",
+            )
+        keys = array.copy()
+        keys[0] ^= hash(tuple(images)) if images else 0
+        return Layout(
+            ids=array,
+            keys=keys,
+            positions=np.arange(len(array)),
+            next_position=len(array),
+            images=tuple(images),
+            places=tuple((int(place), int(place) + 1) for place in places),
+        )
+
+    def see(self, inputs: Sequence[ImageInput]) -> list[Features]:
+        device = self._head.weight.device
+        batch = {name: torch.cat([item.tensors[name] for item in inputs]).to(device) for name in inputs[0].tensors}
+        states = self._model.vision_model(**batch).last_hidden_state
+        projected = self._model.multi_modal_projector(states)[:, 0]
+        tiles = batch["aspect_ratio_mask"][:, 0].sum(-1).tolist()
+        return [
+            Features(item.flatten(0, 1), valid=int(count) * item.shape[1])
+            for item, count in zip(projected, tiles, strict=True)
+        ]
+
+    def picture(self, features: Sequence[Features], keys: torch.Tensor, values: torch.Tensor) -> PictureSeen:
+        """Valid tiles of all images first, so that a decode step reads one run of positions."""
+        states = torch.cat([f.values[: f.valid] for f in features] + [f.values[f.valid :] for f in features])
+        for place, attention in enumerate(self._cross):
+            heads = (-1, attention.num_key_value_heads, attention.head_dim)
+            keys[place, :, : len(states)] = attention.k_norm(attention.k_proj(states).view(heads).transpose(0, 1))
+            values[place, :, : len(states)] = attention.v_proj(states).view(heads).transpose(0, 1)
+        return PictureSeen(tuple(np.cumsum([f.valid for f in features]).tolist()), len(states))
+
+    def spans(self, layout: Layout, segment: Segment, seen: PictureSeen) -> tuple[Span, ...]:
+        """Before the images all positions, from the i-th image on the first i images."""
+        cuts = [0, *(place for place, _ in layout.places), len(layout)]
+        visible = (seen.all, *seen.valid)
+        spans = []
+        for (start, end), count in zip(pairwise(cuts), visible, strict=True):
+            begin = max(start, segment.offset)
+            if begin < end:
+                shift = segment.start - segment.offset
+                spans.append(Span(begin + shift, end + shift, count))
+        return tuple(spans)
+
+    def forward(self, packed: Packed) -> torch.Tensor:
+        out = self._text(
+            input_ids=packed.ids[None],
+            position_ids=packed.positions[None],
+            past_key_values=self._cache,
+            full_text_row_masked_out_mask=None if packed.sees is None else packed.sees[None, None, :, None],
+            use_cache=True,
+            step=packed.step,
+            attending=self,
+        )
+        hidden: torch.Tensor = out.last_hidden_state[0]
+        return hidden
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self._head(hidden)
+        return scores
+
+    def attention(
+        self, module: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, step: Step, scale: float
+    ) -> torch.Tensor:
+        layer = self._order[module.layer_idx]
+        if module.layer_idx in self._crossing:
+            return picture_attention(q, layer, step, scale)
+        return text_attention(q, k, v, layer, step, scale)

@@ -1,0 +1,327 @@
+"""Who may enter the batch: memory for pictures, trunks and twigs, and what of a prompt must be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import torch
+
+from workers.engine.adapters.base import Adapter, Features, ImageInput, Layout
+from workers.engine.counting import Tally
+from workers.engine.jobs import Job, Pending, Picture, Row, Trunk
+from workers.engine.pools import Pool, PoolFull
+from workers.engine.prefixes import WORTH_WAITING, Prefixes, Source
+from workers.engine.preparing import FeatureCache, Preparer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much may be in hand at once."""
+
+    rows: int
+    """Running candidates."""
+    trunks: int
+    """Prompts whose keys and values are held, kept ones included."""
+    pictures: int
+    """Image sets whose cross-attention keys and values are held, kept ones included."""
+    trunk_bytes: int
+    twig_bytes: int
+    picture_bytes: int
+    feature_bytes: int
+    step_tokens: int
+    """Prompt tokens computed in one step, unless a single prompt is longer."""
+    vision_batch: int
+    """Images in one pass of the vision tower."""
+    threads: int
+
+
+class Entry(Enum):
+    """What became of a job that asked to enter the batch."""
+
+    ADMITTED = auto()
+    LATER = auto()
+    """Not in this step: something it needs is about to be computed."""
+    FULL = auto()
+    """There is no room for anybody else in this step."""
+    AGAIN = auto()
+    """Its image features were given up meanwhile: it must be prepared again."""
+
+
+class Admission:
+    """All device memory of an engine and the rules for it."""
+
+    def __init__(
+        self, adapter: Adapter, features: FeatureCache, preparer: Preparer, limits: Limits, tally: Tally
+    ) -> None:
+        self._adapter = adapter
+        self._features = features
+        self._preparer = preparer
+        self._limits = limits
+        self._tally = tally
+        self._prefixes = Prefixes()
+        self._pictures: dict[tuple[str, ...], Picture] = {}
+        self.row_limit = limits.rows
+        """Lowered when memory ran out."""
+        self.fills: list[Pending] = []
+        self.trunks: Pool[Trunk] = Pool(
+            adapter.text, slots=limits.trunks, length=128, budget=limits.trunk_bytes, given_up=self._forget_trunk
+        )
+        self.twigs: Pool[Row] = Pool(
+            adapter.text, slots=2 * limits.rows, length=32, budget=limits.twig_bytes, given_up=_forget_twig
+        )
+        self.pictures: Pool[Picture] | None = adapter.pictures and Pool(
+            adapter.pictures,
+            slots=limits.pictures,
+            length=32,
+            budget=limits.picture_bytes,
+            given_up=self._forget_picture,
+        )
+
+    def look(self, jobs: Sequence[Job]) -> dict[str, Exception]:
+        """Run the vision tower once over the distinct images that the first of `jobs` wait for.
+
+        Returns the images it could not take, with the reason: one that fails must not spoil the others.
+        """
+        wanted: dict[str, tuple[Job, ImageInput]] = {}
+        for job in jobs:
+            for image, item in job.inputs.items():
+                if image not in wanted and self._features.get(image) is None:
+                    wanted[image] = (job, item)
+            if len(wanted) >= self._limits.vision_batch:
+                break
+        if not wanted:
+            return {}
+        try:
+            self._see(wanted)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or len(wanted) == 1:
+                return dict.fromkeys(wanted, error)
+            return self._look_singly(wanted)
+        return {}
+
+    def admit(self, job: Job, layout: Layout) -> Entry:
+        """Give `job` its trunk, and list in `fills` what of it must be computed."""
+        source = self._prefixes.best(layout, job.request.group)
+        missing = len(layout) - source.covered
+        if self.fills and missing + sum(pending.tokens for pending in self.fills) > self._limits.step_tokens:
+            return Entry.FULL
+        if source.trunk and source.trunk.logits is None and source.covered < len(layout):
+            if source.covered >= WORTH_WAITING:
+                return Entry.LATER
+            source = Source()
+        features = self._found(layout)
+        if features is None and (self.pictures is None or layout.images not in self._pictures):
+            return Entry.LATER if job.inputs else Entry.AGAIN
+        try:
+            if self.pictures and layout.images:
+                job.picture = self._picture(self.pictures, layout, features or [])
+                job.picture.pins += 1
+            self._take_trunk(job, layout, source, features or [])
+        except PoolFull:
+            self.put_back(job)
+            return Entry.FULL
+        return Entry.ADMITTED
+
+    def start_rows(self, job: Job, work: float) -> None:
+        """Start the waiting candidates of a job whose trunk is computed, as far as there is room."""
+        trunk, sampling = job.trunk, job.sampling
+        if trunk is None or sampling is None:
+            return
+        room = self._adapter.context - trunk.length
+        while job.waiting and self.twigs.active < self.row_limit:
+            row = Row(job=job, trunk=trunk, limit=min(sampling.max_tokens, room), work=work)
+            try:
+                self.twigs.claim(row, 1)
+            except PoolFull:
+                return
+            row.index, row.seed = job.waiting.pop(0)
+            self._activate(row)
+            job.rows.append(row)
+
+    def end_row(self, row: Row, *, keep: bool) -> None:
+        """Take a row out of the batch; its keys and values stay for the next stage if `keep`."""
+        self.twigs.park(row)
+        if keep and row.length:
+            row.trunk.twigs.append(row)
+        else:
+            self.twigs.drop(row)
+        row.job.rows.remove(row)
+        row.trunk.rows -= 1
+        if not row.trunk.rows:
+            self.trunks.park(row.trunk)
+        picture = row.job.picture
+        if picture and self.pictures:
+            picture.rows -= 1
+            if not picture.rows:
+                self.pictures.park(picture)
+
+    def release(self, job: Job, *, keep: bool = True) -> None:
+        """Free what `job` holds. What it computed stays cached, unless `keep` is false."""
+        for row in list(job.rows):
+            self._tally.discarded_tokens += len(row.tokens)
+            self.end_row(row, keep=False)
+        if job.picture:
+            job.picture.pins -= 1
+            job.picture = None
+        trunk, job.trunk = job.trunk, None
+        if trunk:
+            trunk.pins -= 1
+            if not trunk.pins and (not keep or trunk.logits is None):
+                self._drop_trunk(trunk)
+
+    def put_back(self, job: Job) -> None:
+        """Undo the admission of `job`; candidates under way start again later, with the same result."""
+        again = [(row.index, row.seed) for row in job.rows]
+        self._tally.preemptions += len(again)
+        self.release(job, keep=False)
+        job.waiting = again + job.waiting
+        self.fills = [pending for pending in self.fills if pending.job is not job]
+
+    def held(self) -> dict[str, float]:
+        """Rows, bytes and evictions by name, for the counters."""
+        pools = [self.trunks, self.twigs, *([self.pictures] if self.pictures else [])]
+        return {
+            "rows": float(self.twigs.active),
+            "row_limit": float(self.row_limit),
+            "cache_bytes": float(self._features.nbytes + sum(pool.held_bytes for pool in pools)),
+            "evictions": float(sum(pool.evictions for pool in pools)),
+        }
+
+    def halve(self) -> None:
+        """Let fewer rows run for a while."""
+        self.row_limit = max(1, self.row_limit // 2)
+
+    def recover(self) -> None:
+        """Let more rows run again, after memory ran out long ago."""
+        self.row_limit = min(self._limits.rows, self.row_limit * 2)
+
+    def _see(self, wanted: Mapping[str, tuple[Job, ImageInput]]) -> None:
+        found = self._adapter.see([item for _, item in wanted.values()])
+        for (image, (job, item)), features in zip(wanted.items(), found, strict=True):
+            self._features.put(image, features, item.tokens)
+            self._preparer.seen(image)
+            job.vision_calls += 1
+        self._tally.vision_calls += len(wanted)
+        self._tally.vision_batches += 1
+
+    def _look_singly(self, wanted: Mapping[str, tuple[Job, ImageInput]]) -> dict[str, Exception]:
+        failed: dict[str, Exception] = {}
+        for image, item in wanted.items():
+            try:
+                self._see({image: item})
+            except RuntimeError as error:
+                failed[image] = error
+        return failed
+
+    def _found(self, layout: Layout) -> list[Features] | None:
+        """The features of all images, or None when one of them is not there."""
+        found = [self._features.get(image) for image in layout.images]
+        present = [features for features in found if features is not None]
+        return present if len(present) == len(found) else None
+
+    def _picture(self, pool: Pool[Picture], layout: Layout, features: Sequence[Features]) -> Picture:
+        """The picture slot of the images of a prompt."""
+        known = self._pictures.get(layout.images)
+        if known:
+            pool.touch(known)
+            self._tally.picture_hits += 1
+            return known
+        picture = Picture(images=layout.images)
+        pool.claim(picture, sum(len(item.values) for item in features))
+        picture.seen = self._adapter.picture(features, pool.keys[:, picture.place], pool.values[:, picture.place])
+        picture.length = picture.seen.all
+        self._pictures[layout.images] = picture
+        return picture
+
+    def _take_trunk(self, job: Job, layout: Layout, source: Source, features: Sequence[Features]) -> None:
+        trunk = source.trunk
+        if trunk is None or source.trunk_tokens < len(layout) or trunk.length != len(layout):
+            trunk = self._grown(job, layout, source, features)
+        else:
+            self._tally.prefix_hits += 1
+            job.cached_tokens = len(layout)
+        trunk.pins += 1
+        self.trunks.touch(trunk)
+        job.trunk = trunk
+
+    def _grown(self, job: Job, layout: Layout, source: Source, features: Sequence[Features]) -> Trunk:
+        """A trunk for `layout` out of what `source` has, with the rest listed in `fills`."""
+        covered = min(source.covered, len(layout) - 1)
+        trunk = self._extended(layout, source) or self._forked(job, layout, source)
+        job.cached_tokens = covered
+        self._tally.prefix_hits += covered > 0
+        self._tally.twig_hits += source.twig is not None
+        trunk.layout, trunk.logits, trunk.length = layout, None, len(layout)
+        self.fills.append(Pending(job, trunk, layout, covered, features))
+        self._prefixes.add(trunk)
+        return trunk
+
+    def _extended(self, layout: Layout, source: Source) -> Trunk | None:
+        """The source's own slot, when nobody else needs it and the new prompt goes on from all of it."""
+        trunk = source.trunk
+        if trunk is None or trunk.pins or trunk.rows or source.trunk_tokens < trunk.length:
+            return None
+        trunk.pins += 1
+        try:
+            self.trunks.reserve(len(layout))
+        finally:
+            trunk.pins -= 1
+        self._graft(source, trunk)
+        self._prefixes.remove(trunk)
+        for twig in trunk.twigs:
+            self.twigs.drop(twig)
+        trunk.twigs = []
+        return trunk
+
+    def _forked(self, job: Job, layout: Layout, source: Source) -> Trunk:
+        trunk = Trunk(group=job.request.group)
+        if source.trunk:
+            source.trunk.pins += 1
+        try:
+            self.trunks.claim(trunk, len(layout))
+        finally:
+            if source.trunk:
+                source.trunk.pins -= 1
+        if source.trunk:
+            self.trunks.copy(source.trunk, trunk, source.trunk_tokens)
+            self._graft(source, trunk)
+        return trunk
+
+    def _graft(self, source: Source, trunk: Trunk) -> None:
+        """Copy the kept candidate's keys and values behind those of its trunk."""
+        if source.twig is None:
+            return
+        start, end = source.trunk_tokens, source.covered
+        for target, kept in ((self.trunks.keys, self.twigs.keys), (self.trunks.values, self.twigs.values)):
+            target[:, trunk.place, :, start:end] = kept[:, source.twig.place, :, : source.twig_tokens]
+
+    def _activate(self, row: Row) -> None:
+        if not row.trunk.rows:
+            self.trunks.activate(row.trunk)
+        row.trunk.rows += 1
+        picture = row.job.picture
+        if picture and self.pictures:
+            if not picture.rows:
+                self.pictures.activate(picture)
+            picture.rows += 1
+        self.twigs.activate(row)
+
+    def _drop_trunk(self, trunk: Trunk) -> None:
+        if trunk.place >= 0:
+            self._forget_trunk(trunk)
+            self.trunks.drop(trunk)
+
+    def _forget_trunk(self, trunk: Trunk) -> None:
+        self._prefixes.remove(trunk)
+        for twig in trunk.twigs:
+            self.twigs.drop(twig)
+        trunk.twigs, trunk.logits = [], None
+
+    def _forget_picture(self, picture: Picture) -> None:
+        del self._pictures[picture.images]
+
+
+def _forget_twig(row: Row) -> None:
+    row.trunk.twigs.remove(row)

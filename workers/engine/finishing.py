@@ -1,0 +1,53 @@
+"""What a finished job hands back."""
+
+from __future__ import annotations
+
+import torch
+
+from reasoning.records import Candidate, Finish, Usage
+from workers.engine.encode import Encoder
+from workers.engine.jobs import Job, Row
+from workers.engine.protocol import Chosen, Generate, Generated
+
+
+def candidate(row: Row, finish: Finish, encoder: Encoder) -> Candidate:
+    """The row's text, cut after the end tag; its ids are kept whole, as the model goes on from them."""
+    text = encoder.text(row.tokens)
+    request = row.job.request
+    if finish is Finish.STOP and isinstance(request, Generate) and request.stop:
+        text = text[: text.index(request.stop) + len(request.stop)]
+    return Candidate(
+        index=row.index,
+        text=text,
+        tokens=len(row.tokens),
+        finish=finish,
+        token_ids=tuple(row.tokens),
+        seed=row.seed,
+    )
+
+
+def generated(job: Job) -> Generated:
+    """All candidates in the order of the request."""
+    indices = job.request.indices if isinstance(job.request, Generate) else ()
+    candidates = tuple(job.done[index] for index in indices)
+    return Generated(candidates=candidates, usage=_usage(job, sum(c.tokens for c in candidates)))
+
+
+def chosen(job: Job, logits: torch.Tensor) -> Chosen:
+    """Probability of each label: of the tokens that may begin it, normalised over the labels."""
+    probabilities = torch.softmax(logits.double(), dim=-1)
+    weights = [float(probabilities[ids].sum()) for ids in job.label_ids]
+    total = sum(weights)
+    even = 1.0 / len(weights)
+    shares = tuple(weight / total if total > 0 else even for weight in weights)
+    return Chosen(probabilities=shares, usage=_usage(job, 0))
+
+
+def _usage(job: Job, tokens: int) -> Usage:
+    return Usage(
+        prompt_tokens=len(job.layout) if job.layout else 0,
+        cached_tokens=job.cached_tokens,
+        generated_tokens=tokens,
+        vision_calls=job.vision_calls,
+        seconds=job.seconds,
+    )

@@ -1,0 +1,144 @@
+"""The `transformers` engine: one loop on one device, fed by many task threads."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from reasoning.errors import ModelError, Transient
+from workers.engine.adapters.choose import adapter_for
+from workers.engine.admission import Limits
+from workers.engine.encode import Encoder
+from workers.engine.loop import Loop
+from workers.engine.model_folder import load, pick_device
+from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated, Request
+from workers.engine.watchdog import Watchdog, end_process
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceOptions:
+    """Settings of the transformers engine by field name."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    quantize: str = ""
+    """Empty, `int8` or `int4`; needs bitsandbytes and a GPU."""
+    slots: int = 256
+    """Requests in hand at once; a further one blocks its caller."""
+    rows: int = 512
+    """Candidates in the running batch at once."""
+    memory_mb: int = 0
+    """Budget for keys, values and image features; 0: 2 GiB on a CPU, 85 % of what the weights leave on a GPU."""
+    step_tokens: int = 4096
+    """Prompt tokens computed in one step."""
+    vision_batch: int = 8
+    threads: int = 2
+    """Threads that prepare prompts and images."""
+    watchdog_s: float = 300.0
+    """A device call that lasts longer ends the process; 0 switches this off."""
+
+
+class TransformersEngine:
+    """Runs one checkpoint; ready when constructed."""
+
+    def __init__(
+        self, name: str, options: DeviceOptions = DeviceOptions(), *, die: Callable[[], None] = end_process
+    ) -> None:
+        """Load `name` and start the loop thread. Raises BadInput when the model cannot be loaded."""
+        device = pick_device(options.device)
+        checkpoint = load(name, device=device, dtype=options.dtype, quantize=options.quantize)
+        adapter = adapter_for(checkpoint.model, checkpoint.processor)
+        self._loop = Loop(adapter, Encoder(checkpoint.processor), checkpoint.ends, _limits(options, device))
+        self.info = EngineInfo(
+            kind="transformers",
+            model=name,
+            revision=checkpoint.revision,
+            device=device,
+            dtype=str(adapter.text.dtype).removeprefix("torch."),
+            slots=options.slots,
+            context=adapter.context,
+            prompts=checkpoint.prompts,
+            has_labels=True,
+            keeps_ids=True,
+        )
+        self._slots = threading.Semaphore(options.slots)
+        self._closed = False
+        self._thread = threading.Thread(target=self._loop.run, name="engine-loop", daemon=True)
+        self._thread.start()
+        # A device call cut short by the end of the interpreter aborts the process.
+        atexit.register(self.close)
+        self._watchdog = (
+            Watchdog(lambda: self._loop.busy_since, options.watchdog_s, die) if options.watchdog_s else None
+        )
+
+    def generate(self, request: Generate) -> Future[Generated]:
+        """Queue the request; blocks while all slots are taken."""
+        if not request.seeds or len(request.seeds) != len(request.indices):
+            return _failed(
+                ModelError("a request needs one seed per candidate, and one candidate", code="no_candidates")
+            )
+        return self._submit(request)
+
+    def choose(self, request: Choose) -> Future[Chosen]:
+        """Queue the request; blocks while all slots are taken."""
+        return self._submit(request)
+
+    def counters(self) -> Counters:
+        return Counters(values=self._loop.counts())
+
+    def close(self) -> None:
+        """Fail what is in hand with `Transient` and release the device."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        self._loop.close()
+        self._thread.join()
+        if self._watchdog:
+            self._watchdog.close()
+
+    def _submit(self, request: Request) -> Future[Any]:
+        if self._closed:
+            return _failed(Transient("the engine is closed; the call runs again on another worker"))
+        self._slots.acquire()
+        future = self._loop.submit(request)
+        future.add_done_callback(lambda _: self._slots.release())
+        return future
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _limits(options: DeviceOptions, device: str) -> Limits:
+    """Half of the memory for candidates, a third for pictures and features, the rest for prompts."""
+    memory = options.memory_mb * MIB or _free_memory(device)
+    return Limits(
+        rows=options.rows,
+        trunks=2 * options.slots,
+        pictures=options.slots,
+        twig_bytes=memory * 4 // 10,
+        trunk_bytes=memory * 3 // 10,
+        picture_bytes=memory * 2 // 10,
+        feature_bytes=memory // 10,
+        step_tokens=options.step_tokens,
+        vision_batch=options.vision_batch,
+        threads=options.threads,
+    )
+
+
+def _free_memory(device: str) -> int:
+    if not device.startswith("cuda"):
+        return 2048 * MIB
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free * 0.85)

@@ -1,0 +1,312 @@
+"""The one loop: take in, look at images, admit, run one forward pass, draw, finish. Again.
+
+Everything happens at iteration level: a finished row leaves and a waiting one enters at the next step, from
+whichever query. Only this thread touches the device.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any
+
+import structlog
+import torch
+
+from reasoning.errors import ModelError, StagebeamError, Transient
+from reasoning.records import Finish
+from workers.engine.adapters.base import Adapter
+from workers.engine.admission import Admission, Entry, Limits
+from workers.engine.counting import Tally
+from workers.engine.encode import Encoder
+from workers.engine.finishing import candidate, chosen, generated
+from workers.engine.jobs import Job, Row
+from workers.engine.packing import pack
+from workers.engine.pools import PoolFull
+from workers.engine.preparing import FeatureCache, Preparer
+from workers.engine.protocol import Choose, Chosen, Generate, Generated
+from workers.engine.sampling import Draw
+
+log = structlog.get_logger()
+
+IDLE_S = 0.02
+"""Pause between looks at deadlines while nothing runs."""
+
+RECOVER_STEPS = 256
+"""Steps after which more rows are tried again, once memory ran out."""
+
+_TOO_LARGE = "the device has too little memory for this call alone; lower max_tokens or raise the memory budget"
+
+
+class Loop:
+    """Owns all jobs in hand and the device. `run` is the body of the engine's thread."""
+
+    def __init__(self, adapter: Adapter, encoder: Encoder, ends: frozenset[int], limits: Limits) -> None:
+        """`ends` are the token ids that end a turn."""
+        self.tally = Tally()
+        self.busy_since: float | None = None
+        """When the device call in hand began; None between calls. Read by the watchdog."""
+        self._adapter = adapter
+        self._encoder = encoder
+        self._ends = ends
+        features = FeatureCache(limits.feature_bytes)
+        self._preparer = Preparer(adapter, encoder, features, limits.threads)
+        self._admission = Admission(adapter, features, self._preparer, limits, self.tally)
+        self._arrived: deque[Job] = deque()
+        self._wake = threading.Event()
+        self._closing = False
+        self._preparing: set[Job] = set()
+        self._waiting: list[Job] = []
+        self._open: list[Job] = []
+        self._draw: tuple[list[Row], Draw] | None = None
+        self._work = 0.0
+        self._row_logits: torch.Tensor | None = None
+
+    def submit(self, request: Generate | Choose) -> Future[Any]:
+        """Put a request in hand; from any thread."""
+        job = Job(request=request, future=Future())
+        job.future.set_running_or_notify_cancel()
+        if isinstance(request, Generate):
+            job.waiting = list(zip(request.indices, request.seeds, strict=True))
+        self._preparing.add(job)
+        if self._closing:
+            self._fail(job, _closed())
+        else:
+            self._preparer.submit(job, self._deliver)
+        return job.future
+
+    def close(self) -> None:
+        """Make `run` end after the step in hand; what is in hand fails with `Transient`."""
+        self._closing = True
+        self._wake.set()
+
+    def counts(self) -> dict[str, float]:
+        """All counters and what is held now, by name; from any thread."""
+        return self.tally.values() | self._admission.held()
+
+    def run(self) -> None:
+        """Step until closed."""
+        with torch.inference_mode():
+            while not self._closing:
+                if not self.step():
+                    self._wake.wait(IDLE_S)
+                    self._wake.clear()
+        self._preparer.close()
+        for job in [*self._preparing, *self._waiting, *self._open]:
+            self._fail(job, _closed())
+
+    def step(self) -> bool:
+        """One iteration; whether there was anything to do."""
+        self._take_in()
+        self._give_up_late_ones()
+        try:
+            self._look()
+            self._admit()
+            if not self._open:
+                return bool(self._waiting)
+            self._forward()
+            self._start_rows()
+            self._draw_tokens()
+        except (torch.OutOfMemoryError, MemoryError, PoolFull) as error:
+            self._make_room(error)
+        except Exception as error:
+            self._crashed(error)
+        finally:
+            self.busy_since = None
+        return True
+
+    def _deliver(self, job: Job) -> None:
+        self._arrived.append(job)
+        self._wake.set()
+
+    def _take_in(self) -> None:
+        while self._arrived:
+            job = self._arrived.popleft()
+            self._preparing.discard(job)
+            if job.error:
+                self._fail(job, job.error)
+            else:
+                self._waiting.append(job)
+
+    def _give_up_late_ones(self) -> None:
+        now = time.monotonic()
+        for job in [*self._waiting, *self._open]:
+            if job.request.cancelled():
+                self._fail(job, ModelError("the call was cancelled", code="cancelled"))
+            elif job.request.deadline is not None and now >= job.request.deadline:
+                self._fail(job, ModelError("the deadline passed before the call ended", code="deadline"))
+
+    def _look(self) -> None:
+        """Run the vision tower over images that waiting jobs need."""
+        started = self.busy_since = time.monotonic()
+        failed = self._admission.look(self._waiting)
+        self.tally.vision_seconds += time.monotonic() - started
+        for job in list(self._waiting) if failed else ():
+            reasons = [failed[image] for image in job.inputs if image in failed]
+            if reasons:
+                self._fail(job, ModelError(f"the vision tower failed: {reasons[0]}", code="crash", retryable=True))
+
+    def _admit(self) -> None:
+        """Move waiting jobs into the batch, as far as there is room."""
+        for job in list(self._waiting):
+            try:
+                entry = self._admission.admit(job, job.layout) if job.layout else Entry.AGAIN
+            except RuntimeError as error:
+                self._fail(job, ModelError(f"the model crashed: {error}", code="crash", retryable=True))
+                continue
+            if entry is Entry.FULL:
+                if not self._open:
+                    self._fail(job, ModelError(_TOO_LARGE, code="out_of_memory"))
+                return
+            if entry is Entry.ADMITTED:
+                self._waiting.remove(job)
+                self._open.append(job)
+            elif entry is Entry.AGAIN:
+                self._waiting.remove(job)
+                self._preparing.add(job)
+                self._preparer.submit(job, self._deliver)
+
+    def _forward(self) -> None:
+        """One forward pass: a token of every running row, and the prompts just admitted."""
+        fills = self._admission.fills
+        rows = self._admission.twigs.in_use
+        self._row_logits = None
+        if not rows and not fills:
+            return
+        self._admission.twigs.reserve(max((row.length + 1 for row in rows), default=1))
+        started = self.busy_since = time.monotonic()
+        admission = self._admission
+        packed = pack(self._adapter, admission.twigs, admission.trunks, admission.pictures, fills)
+        hidden = self._adapter.forward(packed)
+        needed = [*range(len(rows)), *(fill.segment.end - 1 for fill in packed.fills)]
+        logits = self._adapter.logits(hidden if len(needed) == len(hidden) else hidden[needed])
+        self._row_logits = logits[: len(rows)]
+        for pending, scores in zip(fills, logits[len(rows) :], strict=True):
+            pending.trunk.logits = scores.float()
+        for row in rows:
+            row.length += 1
+        self._count_step(started, len(rows), len(packed.ids))
+
+    def _count_step(self, started: float, rows: int, tokens: int) -> None:
+        seconds = time.monotonic() - started
+        self._work += seconds / tokens
+        for pending in self._admission.fills:
+            pending.job.seconds += seconds / tokens * pending.tokens
+        if tokens > rows:
+            self.tally.prefill_seconds += seconds
+        else:
+            self.tally.decode_seconds += seconds
+        self.tally.steps += 1
+        if self.tally.steps % RECOVER_STEPS == 0:
+            self._admission.recover()
+        self.tally.row_steps += rows
+        self.tally.row_places += self._admission.row_limit if rows else 0
+        self._admission.fills = []
+
+    def _start_rows(self) -> None:
+        """Answer the choices whose prompt is computed, and start candidates as far as there is room."""
+        for job in list(self._open):
+            if job.trunk is None or job.trunk.logits is None:
+                continue
+            if isinstance(job.request, Choose):
+                self._finish(job, chosen(job, job.trunk.logits))
+            elif job.waiting:
+                self._admission.start_rows(job, self._work)
+
+    def _draw_tokens(self) -> None:
+        """Draw the next token of every running row and finish those that ended."""
+        rows = self._admission.twigs.in_use
+        if not rows:
+            return
+        started = time.monotonic()
+        fresh = [row.trunk.logits for row in rows if not row.tokens]
+        parts = [] if self._row_logits is None else [self._row_logits.float()]
+        first = [torch.stack([scores for scores in fresh if scores is not None])] if fresh else []
+        logits = torch.cat([*parts, *first])
+        if self._draw is None or self._draw[0] != rows:
+            samplings = [row.job.sampling for row in rows]
+            draw = Draw(
+                [s for s in samplings if s], [row.seed for row in rows], self._adapter.vocabulary, logits.device
+            )
+            self._draw = (rows, draw)
+        positions = torch.tensor([len(row.tokens) for row in rows], device=logits.device)
+        tokens = self._draw[1](logits, positions).tolist()
+        self.tally.sample_seconds += time.monotonic() - started
+        for row, token in zip(rows, tokens, strict=True):
+            finish = self._append(row, token)
+            if finish:
+                self._end_row(row, finish)
+
+    def _append(self, row: Row, token: int) -> Finish | None:
+        request = row.job.request
+        stop = request.stop if isinstance(request, Generate) else ""
+        if token in self._ends:
+            return Finish.EARLY_END if stop else Finish.STOP
+        row.tokens.append(token)
+        if token in row.job.enders and self._encoder.closes(row.tokens, stop):
+            return Finish.STOP
+        return Finish.LENGTH if len(row.tokens) >= row.limit else None
+
+    def _end_row(self, row: Row, finish: Finish) -> None:
+        job = row.job
+        self._admission.end_row(row, keep=True)
+        job.seconds += self._work - row.work
+        job.done[row.index] = candidate(row, finish, self._encoder)
+        if not job.waiting and not job.rows:
+            self._finish(job, generated(job))
+
+    def _finish(self, job: Job, result: Generated | Chosen) -> None:
+        self._admission.release(job)
+        self._open.remove(job)
+        self.tally.requests += 1
+        self.tally.prompt_tokens += result.usage.prompt_tokens
+        self.tally.cached_tokens += result.usage.cached_tokens
+        self.tally.generated_tokens += result.usage.generated_tokens
+        self.tally.judged_tokens += result.usage.prompt_tokens if isinstance(result, Chosen) else 0
+        job.future.set_result(result)
+
+    def _fail(self, job: Job, error: StagebeamError) -> None:
+        self._admission.release(job, keep=False)
+        for jobs in (self._waiting, self._open):
+            if job in jobs:
+                jobs.remove(job)
+        self.tally.errors += 1
+        if not job.future.done():
+            job.future.set_exception(error)
+
+    def _make_room(self, error: Exception) -> None:
+        """Too little memory for this step: put half of the work back, or fail the only job that there is."""
+        self.tally.out_of_memory += 1
+        self._draw = None
+        if len(self._open) <= 1 and self._admission.row_limit == 1:
+            self._fail_all(self._open, ModelError(f"{_TOO_LARGE} ({error})", code="out_of_memory"))
+        self._admission.halve()
+        half = self._open[len(self._open) // 2 :]
+        # What was about to be computed is lost with the step, for the jobs that stay too.
+        lost = [job for job in self._open if job not in half and (job.trunk is None or job.trunk.logits is None)]
+        for job in lost + half:
+            self._admission.put_back(job)
+            self._open.remove(job)
+        self._waiting[:0] = lost + half
+        self._admission.fills = []
+
+    def _crashed(self, error: Exception) -> None:
+        self.tally.crashes += 1
+        self._draw = None
+        reason = f"{type(error).__name__}: {error}"
+        log.exception(
+            "The model crashed; its calls fail and the loop goes on", action="engine.crash", calls=len(self._open)
+        )
+        self._fail_all(self._open, ModelError(f"the model crashed: {reason}", code="crash", retryable=True))
+        self._admission.fills = []
+
+    def _fail_all(self, jobs: Iterable[Job], error: StagebeamError) -> None:
+        for job in list(jobs):
+            self._fail(job, error)
+
+
+def _closed() -> Transient:
+    return Transient("the engine was closed; the call runs again on another worker")

@@ -1,0 +1,138 @@
+"""A checkpoint from a local folder or the hub: weights, processor, and what the folder says of itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from reasoning.errors import BadInput
+from reasoning.policy import PromptStyle
+
+SETTINGS_FILE = "stagebeam.json"
+"""Optional file of a model folder: `{"prompts": "compact", "policy": {...}}`."""
+
+_TUNED = {"Xkev/Llama-3.2V-11B-cot"}
+"""Hub checkpoints whose weights hold the four-stage format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded model with its processor."""
+
+    name: str
+    revision: str
+    model: Any
+    processor: Any
+    prompts: PromptStyle
+    ends: frozenset[int]
+    """Token ids that end a turn."""
+
+
+def load(name: str, *, device: str, dtype: str, quantize: str = "") -> Checkpoint:
+    """Load `name` (a folder or hub id) onto `device`.
+
+    `dtype` is `auto` (as stored on a GPU, float32 on a CPU) or a torch name; `quantize` is empty, `int8` or
+    `int4` (bitsandbytes, GPU only).
+
+    Raises:
+        BadInput: `unknown_model` when a file is missing or the checkpoint cannot be read.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    _check_folder(name)
+    target = torch.device(device)
+    try:
+        processor = AutoProcessor.from_pretrained(name)
+        model = AutoModelForImageTextToText.from_pretrained(
+            name,
+            dtype=_dtype(dtype, target),
+            device_map=str(target) if target.type != "cpu" else None,
+            **_quantization(quantize),
+        ).eval()
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BadInput(f"model {name} cannot be loaded: {error}", code="unknown_model", field="model") from error
+    if not getattr(processor, "chat_template", None):
+        raise BadInput(f"model {name} has no chat template; add chat_template.jinja", code="unknown_model")
+    return Checkpoint(
+        name=name,
+        revision=str(getattr(model.config, "_commit_hash", None) or "local"),
+        model=model,
+        processor=processor,
+        prompts=_prompts(name),
+        ends=_ends(model, processor),
+    )
+
+
+def folder_settings(name: str) -> dict[str, Any]:
+    """The content of `stagebeam.json` in a local model folder; empty without one. Raises BadInput."""
+    path = Path(name) / SETTINGS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadInput(f"{path} is not valid JSON: {error}", code="invalid_settings") from error
+    return dict(data)
+
+
+def pick_device(device: str) -> str:
+    """`auto` is the first GPU, else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _check_folder(name: str) -> None:
+    """Name the missing file before transformers takes the folder for a hub id."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute() or name.startswith("."):
+            raise BadInput(f"there is no model folder {name}", code="unknown_model", field="model")
+        return
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]
+    for missing in (
+        ("config.json",) if not (folder / "config.json").is_file() else () if weights else ("*.safetensors",)
+    ):
+        raise BadInput(f"model folder {name} lacks {missing}", code="unknown_model", field="model")
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype | str:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise BadInput(
+            f'unknown dtype "{dtype}"; use auto, float32, bfloat16 or float16', code="invalid_settings", field="dtype"
+        )
+    return found
+
+
+def _quantization(quantize: str) -> dict[str, Any]:
+    if not quantize:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    if quantize not in ("int8", "int4"):
+        raise BadInput(f'unknown quantize "{quantize}"; use int8 or int4', code="invalid_settings", field="quantize")
+    return {"quantization_config": BitsAndBytesConfig(load_in_8bit=quantize == "int8", load_in_4bit=quantize == "int4")}
+
+
+def _prompts(name: str) -> PromptStyle:
+    style = folder_settings(name).get("prompts", "tuned" if name in _TUNED else "standard")
+    for known in get_args(PromptStyle):
+        if style == known:
+            found: PromptStyle = known
+            return found
+    raise BadInput(f'{name}/{SETTINGS_FILE} asks for unknown prompts "{style}"', code="invalid_settings")
+
+
+def _ends(model: Any, processor: Any) -> frozenset[int]:
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured, processor.tokenizer.eos_token_id]
+    return frozenset(i for i in ids if i is not None)

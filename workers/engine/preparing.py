@@ -1,0 +1,116 @@
+"""Ahead of need: prompts rendered and tokenised, images decoded and preprocessed, on a thread pool."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from reasoning.errors import ModelError, StagebeamError
+from workers.engine.adapters.base import Adapter, Features, ImageInput
+from workers.engine.encode import Encoder
+from workers.engine.images import decode
+from workers.engine.jobs import Job
+from workers.engine.protocol import Generate, ImageLoader
+
+
+class FeatureCache:
+    """What the vision tower made of each image, by content hash: oldest use goes first beyond the byte budget."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._entries: OrderedDict[str, tuple[Features, tuple[int, ...]]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.nbytes = 0
+
+    def get(self, image: str) -> Features | None:
+        with self._lock:
+            if image not in self._entries:
+                return None
+            self._entries.move_to_end(image)
+            return self._entries[image][0]
+
+    def tokens(self, image: str) -> tuple[int, ...] | None:
+        """What stands for the image in a decoder-only prompt; None when it is not cached."""
+        with self._lock:
+            entry = self._entries.get(image)
+            return entry[1] if entry else None
+
+    def put(self, image: str, features: Features, tokens: tuple[int, ...]) -> None:
+        with self._lock:
+            self._entries[image] = (features, tokens)
+            self.nbytes += features.nbytes
+            while self.nbytes > self._budget and len(self._entries) > 1:
+                self.nbytes -= self._entries.popitem(last=False)[1][0].nbytes
+
+
+class Preparer:
+    """Turns requests into jobs that the loop can start at once."""
+
+    def __init__(self, adapter: Adapter, encoder: Encoder, features: FeatureCache, threads: int) -> None:
+        self._adapter = adapter
+        self._encoder = encoder
+        self._features = features
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="engine-prepare")
+        self._lock = threading.Lock()
+        self._inputs: dict[str, Future[ImageInput]] = {}
+
+    def submit(self, job: Job, deliver: Callable[[Job], None]) -> None:
+        """Prepare `job` and hand it to `deliver`, with `job.error` set when it cannot run."""
+        self._pool.submit(self._prepare, job, deliver)
+
+    def seen(self, image: str) -> None:
+        """The vision tower has its features now: the preprocessed pixels can go."""
+        with self._lock:
+            self._inputs.pop(image, None)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _prepare(self, job: Job, deliver: Callable[[Job], None]) -> None:
+        try:
+            self._fill(job)
+        except StagebeamError as error:
+            job.error = error
+        except Exception as error:
+            job.error = ModelError(f"the prompt could not be prepared: {error}", code="bad_prompt")
+        deliver(job)
+
+    def _fill(self, job: Job) -> None:
+        request, prompt = job.request, job.request.prompt
+        prefix_ids = request.prefix_ids if isinstance(request, Generate) else ()
+        inputs = {image: self._input(image, request.load_image) for image in prompt.images}
+        ids = self._encoder.ids(prompt, prefix_ids)
+        job.layout = self._adapter.lay_out(ids, prompt.images, list(map(inputs.__getitem__, prompt.images)))
+        job.inputs = {image: item for image, item in inputs.items() if item.tensors}
+        context = self._adapter.context
+        if len(job.layout) >= context:
+            raise ModelError(
+                f"the prompt has {len(job.layout)} tokens and the context holds {context}; "
+                "shorten the question or send fewer images",
+                code="context_overflow",
+            )
+        if isinstance(request, Generate):
+            enders = self._encoder.enders(request.stop, self._adapter.vocabulary)
+            job.enders = frozenset(enders.nonzero()[0].tolist())
+        else:
+            job.label_ids = self._encoder.label_ids(request.labels)
+
+    def _input(self, image: str, load: ImageLoader) -> ImageInput:
+        """The preprocessed image, computed once for all jobs that wait for it; no tensors when features exist."""
+        tokens = self._features.tokens(image)
+        if tokens is not None:
+            return ImageInput({}, tokens)
+        with self._lock:
+            future = self._inputs.get(image)
+            mine = future is None
+            if future is None:
+                future = self._inputs[image] = Future()
+        if mine:
+            try:
+                future.set_result(self._adapter.image_input(decode(image, load)))
+            except Exception as error:
+                self.seen(image)
+                future.set_exception(error)
+        return future.result()
