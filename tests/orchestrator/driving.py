@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -33,6 +32,9 @@ from workers.pipeline import Pipeline
 from workers.publish import Wakeup, calls_wakeup
 
 SETTINGS = Settings(resend_s=5.0, window_min=16)
+
+IDS = count(1)
+"""Numbers of files, unique over all stacks of a test run."""
 
 
 @dataclass
@@ -66,13 +68,12 @@ class Stack:
     script: Script = field(default_factory=lambda: Script(read_images=False))
     settings: Settings = SETTINGS
     now: float = 1_000_000.0
-    ids: Iterator[int] = field(default_factory=partial(count, 1))
 
     def clock(self) -> float:
         return self.now
 
     def new_id(self, prefix: str) -> str:
-        return f"{prefix}_{next(self.ids)}_{int(self.now)}"
+        return f"{prefix}_{next(IDS)}"
 
     def send(self, outgoing: Iterable[Outgoing]) -> None:
         self.wire.send(calls_wakeup(item.kind, item.model, item.call_ids, item.priority) for item in outgoing)
