@@ -1,0 +1,1 @@
+"""The recipe of the demo model: a small Mllama, trained from nothing on scenes."""

@@ -1,0 +1,162 @@
+"""Judge rows from the exact teacher: a text and the same text with a mistake, and which is better.
+
+A mistake is what a small model gets wrong: an attribute or place of a thing, a thing missed or made up, a verdict,
+a piece of evidence, a result. The known better text wins; of two wrong captions, the one with fewer mistakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from reasoning.stages import Stage
+from training.scenes import teacher
+from training.scenes.questions import LETTERS, Condition, Question
+from training.scenes.world import ATTRIBUTES, PLACES, Scene, Thing, draw
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts for one stage, the better first, and what is kept so far."""
+
+    stage: str
+    better: str
+    worse: str
+    kept: Mapping[Stage, str] = field(default_factory=dict)
+    since: str = ""
+    """What tells them apart, in words; empty when there is nothing short to say."""
+
+
+def pair(stage: str, scene: Scene, question: Question, rng: np.random.Generator) -> Pair:
+    """A right and a wrong text for a stage, or for the whole answer."""
+    match stage:
+        case Stage.SUMMARY:
+            return _summaries(question, rng)
+        case Stage.CAPTION:
+            return _captions(scene, rng)
+        case Stage.REASONING:
+            return _reasonings(scene, question, rng)
+        case Stage.CONCLUSION:
+            return _conclusions(scene, question, rng)
+    return _answers(scene, question, rng)
+
+
+def spoil(scene: Scene, rng: np.random.Generator) -> tuple[Scene, str]:
+    """The scene as a careless eye sees it, one mistake in it, and the truth about the spot in words."""
+    things = list(scene.things)
+    at = int(rng.integers(len(things)))
+    thing, lot = things[at], rng.random()
+    if lot < 0.12 and len(things) > 1:
+        del things[at]
+        return replace(scene, things=tuple(things)), thing.name
+    free = [place for place in range(len(PLACES)) if all(t.place != place for t in things)]
+    if lot < 0.22 and free:
+        extra = replace(draw(rng, 1, 1).things[0], place=free[int(rng.integers(len(free)))])
+        return _ordered(scene, [*things, extra]), f"no {PLACES[extra.place]}"
+    if lot < 0.32 and free:
+        things[at] = replace(thing, place=free[int(rng.integers(len(free)))])
+        return _ordered(scene, things), thing.name
+    things[at] = _misseen(thing, rng)
+    return replace(scene, things=tuple(things)), thing.name
+
+
+def _misseen(thing: Thing, rng: np.random.Generator) -> Thing:
+    name = ("shape", "shape", "shape", "material", "material", "size", "color", "color")[int(rng.integers(8))]
+    others = [value for value in ATTRIBUTES[name] if value != getattr(thing, name)]
+    changes: dict[str, Any] = {name: others[int(rng.integers(len(others)))]}
+    return replace(thing, **changes)
+
+
+def _ordered(scene: Scene, things: list[Thing]) -> Scene:
+    return replace(scene, things=tuple(sorted(things, key=lambda thing: thing.place)))
+
+
+def _captions(scene: Scene, rng: np.random.Generator) -> Pair:
+    good = scene
+    if rng.random() < 0.25:
+        good, _ = spoil(scene, rng)
+    bad, truth = spoil(good, rng)
+    while teacher.caption(bad) == teacher.caption(scene):
+        bad, truth = spoil(good, rng)
+    if good is not scene and _mistakes(scene, bad) <= _mistakes(scene, good):
+        good, bad = scene, good
+        truth = ""
+    return Pair(Stage.CAPTION, teacher.caption(good), teacher.caption(bad), since=truth if good is scene else "")
+
+
+def _mistakes(truth: Scene, seen: Scene) -> int:
+    names = {thing.name for thing in truth.things}
+    return sum(thing.name not in names for thing in seen.things) + abs(len(truth.things) - len(seen.things))
+
+
+def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> Pair:
+    if rng.random() < 0.3:
+        scene, _ = spoil(scene, rng)
+    kept = {Stage.CAPTION: teacher.caption(scene)}
+    right = teacher.reason(scene, question).text
+    if rng.random() < 0.2:
+        seen, truth = spoil(scene, rng)
+        return Pair(Stage.REASONING, right, teacher.reason(seen, question).text, kept, truth)
+    at = int(rng.integers(len(scene.things)))
+    said = teacher.verdict(question, scene.things[at])
+    others = [word for word in teacher.verdicts(question) if word != said]
+    wrong = {at: others[int(rng.integers(len(others)))]}
+    if rng.random() < 0.25 and len(scene.things) > 1:
+        again = int(rng.integers(len(scene.things)))
+        words = teacher.verdicts(question)
+        wrong.setdefault(again, words[int(rng.integers(len(words)))])
+    return Pair(Stage.REASONING, right, teacher.reason(scene, question, wrong).text, kept, f"#{at + 1} {said}")
+
+
+def _summaries(question: Question, rng: np.random.Generator) -> Pair:
+    at = int(rng.integers(len(question.conditions)))
+    values = dict(question.conditions[at].values)
+    name = list(values)[int(rng.integers(len(values)))]
+    others = [value for value in ATTRIBUTES[name] if value != values[name]]
+    values[name] = others[int(rng.integers(len(others)))]
+    conditions = list(question.conditions)
+    conditions[at] = Condition(tuple(values.items()))
+    wrong = replace(question, conditions=tuple(conditions))
+    return Pair(Stage.SUMMARY, teacher.summary(question), teacher.summary(wrong))
+
+
+def _conclusions(scene: Scene, question: Question, rng: np.random.Generator) -> Pair:
+    reasoned = teacher.reason(scene, question)
+    kept = {Stage.CAPTION: teacher.caption(scene), Stage.REASONING: reasoned.text}
+    return Pair(Stage.CONCLUSION, question.answer, _other_answer(question, rng), kept)
+
+
+def _other_answer(question: Question, rng: np.random.Generator) -> str:
+    if question.choices:
+        options = list(LETTERS[: len(question.choices)])
+    elif question.answer.isdigit():
+        options = [str(n) for n in range(10)]
+    elif question.answer in ("yes", "no"):
+        options = ["yes", "no"]
+    else:
+        options = [word for words in ATTRIBUTES.values() for word in words]
+    others = [option for option in options if option != question.answer]
+    return others[int(rng.integers(len(others)))]
+
+
+def _answers(scene: Scene, question: Question, rng: np.random.Generator) -> Pair:
+    """Two whole answers: the right one, and one with a mistake in seeing or in thinking carried to the end."""
+    right = teacher.teach(scene, question)
+    wrong = dict(right)
+    while wrong[Stage.CONCLUSION] == question.answer:
+        if rng.random() < 0.5:
+            seen, _ = spoil(scene, rng)
+            wrong[Stage.CAPTION] = teacher.caption(seen)
+            reasoned = teacher.reason(seen, question)
+        else:
+            at = int(rng.integers(len(scene.things)))
+            words = teacher.verdicts(question)
+            wrong[Stage.CAPTION] = right[Stage.CAPTION]
+            reasoned = teacher.reason(scene, question, {at: words[int(rng.integers(len(words)))]})
+        wrong |= {Stage.REASONING: reasoned.text, Stage.CONCLUSION: reasoned.value}
+        if rng.random() < 0.02:
+            wrong[Stage.CONCLUSION] = _other_answer(question, rng)
+    return Pair("whole", teacher.tagged(right), teacher.tagged(wrong))

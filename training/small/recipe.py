@@ -1,0 +1,100 @@
+"""The recipe of the demo model, run by TRL's SFT trainer: `python -m training`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import MllamaForConditionalGeneration
+from trl import SFTConfig, SFTTrainer
+
+from training.small.model import build_config, build_model, save
+from training.small.optimizer import build_optimizer
+from training.small.stream import Collator, Phase
+from training.small.tokenizer import build_tokenizer
+
+LOOK = {"policy": 0.6, "look": 0.4}
+"""What a run begins with: seeing and thinking, no judging."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All that a run depends on."""
+
+    steps: int = 6000
+    batch: int = 64
+    seed: int = 42
+    width: int = 128
+    matrix_rate: float = 8e-3
+    other_rate: float = 3e-3
+    warmup: int = 100
+    decay_share: float = 0.3
+    """Last share of the steps, in which the rates fall linearly to a twentieth."""
+    save_every: int = 100
+    phases: tuple[Phase, ...] = (
+        Phase(200, (1, 3), LOOK),
+        Phase(600, (1, 5), LOOK),
+        Phase(1 << 30, (2, 7), LOOK),
+    )
+
+
+def rate_factor(recipe: Recipe, step: int) -> float:
+    """Learning rates at a step as a share of the highest."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    start = recipe.steps * (1 - recipe.decay_share)
+    if step <= start:
+        return 1.0
+    return max(0.05, 1 - 0.95 * (step - start) / (recipe.steps - start))
+
+
+def train(recipe: Recipe, out: Path, *, start: Path | None = None, resume: bool = True, **extra: Any) -> None:
+    """Train into `out`: checkpoints, metrics, and at the end the model folder `out/model`.
+
+    `start` is a model folder whose weights the run begins with; without it they are fresh.
+    """
+    tokenizer = build_tokenizer()
+    config = build_config(tokenizer, recipe.width)
+    if start is None:
+        model = build_model(config, recipe.seed)
+    else:
+        model = MllamaForConditionalGeneration.from_pretrained(start, dtype=torch.float32)
+    model.set_attn_implementation("eager")
+    optimizer = build_optimizer(model, recipe.matrix_rate, recipe.other_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(recipe, step))
+    settings: dict[str, Any] = {
+        "output_dir": str(out),
+        "max_steps": recipe.steps,
+        "per_device_train_batch_size": recipe.batch,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "bf16": True,
+        "use_cpu": True,
+        "max_grad_norm": 1.0,
+        "save_steps": recipe.save_every,
+        "save_total_limit": 2,
+        "logging_steps": 20,
+        "report_to": [],
+        "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "gradient_checkpointing": False,
+        "max_length": None,
+        "train_sampling_strategy": "sequential",
+        "dataloader_num_workers": 0,
+        "disable_tqdm": True,
+        **extra,
+    }
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(**settings),
+        train_dataset=Dataset.from_dict({"row": range(recipe.steps * recipe.batch)}),
+        data_collator=Collator(tokenizer, recipe.phases, recipe.batch, recipe.seed),
+        processing_class=tokenizer,
+        optimizers=(optimizer, schedule),
+    )
+    kept = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    trainer.train(resume_from_checkpoint=str(kept[-1]) if resume and kept else None)
+    save(model, tokenizer, out / "model")

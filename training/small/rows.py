@@ -1,0 +1,76 @@
+"""Training rows of the demo model, each a pure function of (split, seed, index): nothing is stored.
+
+A row is exactly the text that `reasoning.prompts` and the chat template render at inference, style `compact`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasoning.prompts import LABELS, compare_prompt, question_text
+from reasoning.records import WHOLE, Query
+from reasoning.stages import STAGES, Stage
+from training.scenes import teacher
+from training.scenes.questions import Question, ask
+from training.scenes.render import render
+from training.scenes.world import Scene, Split, draw, stream
+from training.small.pairs import Pair, pair
+from training.small.tokenizer import ASSISTANT, BOS, END, IMAGE, USER
+
+KINDS: tuple[str, ...] = ("policy", "look", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
+"""`policy` writes all four stages, `look` ends after CAPTION, `judge-STAGE` compares two texts for a stage."""
+
+_SINCE_SHARE = 0.5
+"""Share of judge rows whose label is followed by what tells the texts apart: more to learn from than one bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training example before tokenisation; the loss is on `reply` alone."""
+
+    prompt: str
+    reply: str
+    image: NDArray[np.uint8]
+
+
+def sample(split: Split, seed: int, index: int, things: tuple[int, int]) -> tuple[Scene, Question, np.random.Generator]:
+    """Scene and question of a row, and the generator to go on with."""
+    rng = stream(split, seed, index)
+    scene = draw(rng, *things)
+    return scene, ask(scene, rng), rng
+
+
+def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int]) -> Row:
+    """The row of this kind at this place."""
+    scene, question, rng = sample(split, seed, index, things)
+    query = as_query(question)
+    if kind in ("policy", "look"):
+        stages = teacher.teach(scene, question)
+        if kind == "look":
+            stages = {stage: stages[stage] for stage in (Stage.SUMMARY, Stage.CAPTION)}
+        reply = teacher.tagged(stages) + (END if kind == "policy" else "")
+        return Row(chat(question_text(query)), reply, render(scene))
+    chosen = pair(kind.removeprefix("judge-"), scene, question, rng)
+    return judge_row(query, chosen, bool(rng.random() < 0.5), bool(rng.random() < _SINCE_SHARE), render(scene))
+
+
+def judge_row(query: Query, chosen: Pair, better_first: bool, explain: bool, image: NDArray[np.uint8]) -> Row:
+    """A comparison with its label as the first word of the reply."""
+    shown = (chosen.better, chosen.worse) if better_first else (chosen.worse, chosen.better)
+    prompt = compare_prompt(query, "compact", "labels", chosen.stage, chosen.kept, shown)
+    label = LABELS[0] if better_first else LABELS[1]
+    since = f" since {chosen.since}" if explain and chosen.since else ""
+    return Row(chat(prompt.messages[0].text), label + since + END, image)
+
+
+def chat(text: str) -> str:
+    """One user turn with an image, as the chat template renders it, up to where the assistant speaks."""
+    return f"{BOS}{USER}{IMAGE}{text}{ASSISTANT}"
+
+
+def as_query(question: Question, custom_id: str = "row", image: str = "image") -> Query:
+    """The question as the search sees it."""
+    return Query(custom_id, question.text, (image,), question.choices)
