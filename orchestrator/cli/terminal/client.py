@@ -78,12 +78,12 @@ class Api:
 
     @contextmanager
     def lines(self, path: str, **params: Any) -> Iterator[Iterator[str]]:
-        """The lines of a streamed answer."""
+        """The lines of a streamed answer, cut at newlines alone: texts may hold other separators."""
         with self._telling(), self._http.stream("GET", path, params=_given(params)) as response:
             if response.is_error:
                 response.read()
                 raise _refusal(response)
-            yield response.iter_lines()
+            yield _lines(response.iter_bytes())
 
     def _send(self, method: str, path: str, **request: Any) -> Any:
         with self._telling():
@@ -104,6 +104,15 @@ class Api:
                 "Start it with `stagebeam up`, or set STAGEBEAM_URL to where it runs."
             )
             raise CommandError(message, exit_code=Exit.UNREACHABLE, code="unreachable") from None
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode() for line in whole)
+    if rest:
+        yield rest.decode()
 
 
 def _given(params: Mapping[str, Any]) -> dict[str, Any]:

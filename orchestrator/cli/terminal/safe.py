@@ -23,5 +23,9 @@ def one_line(text: str, width: int) -> str:
 
 def to_json(data: Any, *, indent: int | None = None) -> str:
     """JSON whose strings hold no character that steers a terminal; reads back as the same data."""
-    text = json.dumps(data, ensure_ascii=False, indent=indent)
-    return _STEERING.sub(lambda match: match[0] if match[0] == "\n" else f"\\u{ord(match[0]):04x}", text)
+    return harmless_json(json.dumps(data, ensure_ascii=False, indent=indent))
+
+
+def harmless_json(text: str) -> str:
+    """The same JSON with steering characters as escapes: they can stand nowhere but inside strings."""
+    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)

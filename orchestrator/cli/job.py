@@ -1,0 +1,184 @@
+"""`stagebeam job`: submit, list, show, watch, steer, and fetch results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from orchestrator.cli.terminal.exits import CommandError, Exit
+from orchestrator.cli.terminal.nouns import verbs
+from orchestrator.cli.terminal.output import AsJson, DryRun, document, listing, say, show_details
+
+app = verbs("Submit jobs, watch and steer them, fetch their results.")
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of the job.")]
+Reason = Annotated[str, typer.Option(help="Why; shown with the job.")]
+
+SUMMARY = ("id", "name", "status", "model", "counts", "usage", "error_count")
+"""Fields of a job shown to people; `job show` has all."""
+
+
+@app.command()
+def submit(  # noqa: PLR0913, PLR0917 - a parameter for each flag
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL, one query a line (- reads stdin).")],
+    model: Annotated[str | None, typer.Option(help="Model that answers.  [default: that of the server]")] = None,
+    strategy: Annotated[str | None, typer.Option(help="single or stage_beam.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Candidates per stage.")] = None,
+    judge: Annotated[str | None, typer.Option(help="labels or words.")] = None,
+    mode: Annotated[str | None, typer.Option(help="strict or published.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the job.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="New tokens per candidate and stage at most.")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(help="Seconds a query may take before it answers as it can.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="Further policy fields as a JSON object.")] = None,
+    priority: Annotated[str | None, typer.Option(help="interactive, batch or background.")] = None,
+    on_bad_line: Annotated[str | None, typer.Option(help="fail (the job) or skip (the line).")] = None,
+    image_root: Annotated[
+        list[Path] | None, typer.Option(help="Another folder that images may lie in; may be repeated.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name shown in lists.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until the job ends.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a file of questions. Images named by path are sent along.
+
+    A dry run sends the input, has the server validate it and tell the cost, and makes no job.
+    """
+    from orchestrator.cli.terminal.client import connect
+    from orchestrator.cli.terminal.submission import policy_of, send_file
+
+    flags = {"strategy": strategy, "candidates": candidates, "judge": judge, "mode": mode, "seed": seed}
+    limits = {"temperature": temperature, "max_tokens": max_tokens, "deadline_s": deadline}
+    asked = {
+        "model": model,
+        "policy": policy_of({**flags, **limits}, policy),
+        "priority": priority,
+        "on_bad_line": on_bad_line,
+        "name": name if name is not None else Path(file).name if file != "-" else None,
+    }
+    with connect() as api:
+        file_id = send_file(api, file, image_root or ())
+        body = {"file_id": file_id, **{key: value for key, value in asked.items() if value is not None}}
+        if dry_run:
+            _show_plan(api.post("/api/jobs", body, dry_run=True), as_json=as_json)
+            return
+        job = api.post("/api/jobs", body)
+        say(f"submitted {job['id']}")
+        _follow(api, job["id"], to_the_end=wait, as_json=as_json)
+
+
+@app.command("list")
+def list_jobs(
+    status: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs whose name contains this.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Jobs at most.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    from orchestrator.cli.terminal.client import connect
+
+    columns = ("id", "name", "status", "model", "counts.total", "counts.done", "counts.failed", "progress")
+    with connect() as api:
+        listing(api.pages("/api/jobs", limit=limit, status=status or None, name=name), columns, as_json=as_json)
+
+
+@app.command()
+def show(job: JobId, as_json: AsJson = False) -> None:
+    """Show a job with its counts, usage and errors."""
+    from orchestrator.cli.terminal.client import connect
+
+    with connect() as api:
+        document(api.get(_path(job)), as_json=as_json)
+
+
+@app.command()
+def watch(job: JobId, as_json: AsJson = False) -> None:
+    """Watch a job until it ends. Ctrl-C detaches; the job goes on."""
+    from orchestrator.cli.terminal.client import connect
+
+    with connect() as api:
+        _follow(api, job, to_the_end=True, as_json=as_json)
+
+
+@app.command()
+def cancel(job: JobId, reason: Reason = "", dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Stop a job; queries that ended keep their answers."""
+    _act(job, "cancel", reason, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def retry(job: JobId, reason: Reason = "", dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Start the failed, cancelled and expired queries of an ended job again."""
+    _act(job, "retry", reason, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def pause(job: JobId, reason: Reason = "", dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Start no more queries of a job; those that run go on."""
+    _act(job, "pause", reason, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def resume(job: JobId, reason: Reason = "", dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Start queries of a paused job again."""
+    _act(job, "resume", reason, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def results(
+    job: JobId,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [default: stdout]")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="With stages, candidates and verdicts.")] = False,
+    after: Annotated[int, typer.Option(min=0, help="Only lines after this line of the input.")] = 0,
+) -> None:
+    """Write one JSON line per query that ended, in the order of the input; partial while the job runs."""
+    from orchestrator.cli.terminal.client import connect
+    from orchestrator.cli.terminal.fetch import write_lines
+
+    with connect() as api, api.lines(f"{_path(job)}/results", trace=trace or None, after=after or None) as lines:
+        count = write_lines(lines, output)
+    if output is not None:
+        say(f"{count} lines in {output}")
+
+
+def _follow(api: Any, job_id: str, *, to_the_end: bool, as_json: bool) -> None:
+    from orchestrator.cli.terminal.watch import exit_code
+    from orchestrator.cli.terminal.watch import watch as watch_job
+
+    job = watch_job(api, job_id, until=None if to_the_end else lambda seen: seen["status"] != "validating")
+    refused = tuple(job["errors"]) if job["status"] == "failed" else ()
+    if refused:
+        shown = f"the first {len(refused)} of {job['error_count']}" if job["error_count"] > len(refused) else "all"
+        failure = CommandError("", exit_code=Exit.BAD_INPUT, details=refused)
+        say(f"error: the input has {job['error_count']} errors, nothing was run; {shown} of them:")
+        show_details(failure)
+    elif to_the_end and not as_json:
+        say(f"results: stagebeam job results {job_id} -o results.jsonl")
+    document(job if as_json else {name: job[name] for name in SUMMARY}, as_json=as_json)
+    code = exit_code(job) if to_the_end or refused else Exit.OK
+    raise typer.Exit(code)
+
+
+def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
+    if plan["errors"]:
+        show_details(CommandError("", exit_code=Exit.BAD_INPUT, details=tuple(plan["errors"])))
+    document(plan if as_json else {key: value for key, value in plan.items() if key != "errors"}, as_json=as_json)
+    raise typer.Exit(Exit.BAD_INPUT if plan["error_count"] else Exit.OK)
+
+
+def _act(job: str, action: str, reason: str, *, dry_run: bool, as_json: bool) -> None:
+    from orchestrator.cli.terminal.client import connect
+
+    with connect() as api:
+        found = api.post(f"{_path(job)}/{action}", {"reason": reason} if reason else None, dry_run=dry_run or None)
+    document(found if as_json else {name: found[name] for name in SUMMARY}, as_json=as_json)
+
+
+def _path(job: str) -> str:
+    return f"/api/jobs/{quote(job, safe='')}"

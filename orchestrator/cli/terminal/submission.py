@@ -1,0 +1,74 @@
+"""Sending an input file: local images first, each once, then the lines that name them by content hash."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from orchestrator.cli.terminal.client import Api
+from orchestrator.cli.terminal.exits import CommandError, Exit
+from orchestrator.cli.terminal.output import say
+
+READ_BYTES = 2**20
+
+
+def send_file(api: Api, name: str, image_roots: Sequence[Path]) -> str:
+    """Upload the input `name` (`-` is stdin) and its local images; returns the id of the file on the server.
+
+    Raises:
+        CommandError: the file cannot be read, or the server refuses something.
+        BadInput: the input as a whole cannot be read.
+    """
+    from orchestrator.intake.pack import pack
+
+    sent = 0
+
+    def has(hashes: Sequence[str]) -> Iterable[str]:
+        missing = set(api.post("/api/blobs/missing", {"sha256": list(hashes)})["missing"])
+        return [sha256 for sha256 in hashes if sha256 not in missing]
+
+    def upload(sha256: str, data: bytes, _media_type: str) -> None:
+        nonlocal sent
+        api.put_blob(sha256, data)
+        sent += 1
+
+    folder = Path.cwd() if name == "-" else Path(name).parent
+    with _opened(name) as source, tempfile.NamedTemporaryFile(prefix="stagebeam-") as packed:
+        chunks = iter(lambda: source.read(READ_BYTES), b"")
+        for piece in pack(chunks, [folder, *image_roots], has, upload):
+            packed.write(piece)
+        packed.flush()
+        if sent:
+            say(f"sent {sent} image{'s' if sent > 1 else ''}")
+        return str(api.upload(Path(packed.name), "stdin.jsonl" if name == "-" else Path(name).name)["id"])
+
+
+def policy_of(flags: dict[str, Any], text: str | None) -> dict[str, Any]:
+    """The policy that flags and `--policy` ask for; a flag wins. Raises CommandError on text that is no JSON object."""
+    import json
+
+    try:
+        base = json.loads(text) if text else {}
+    except ValueError as error:
+        raise CommandError(f"--policy is not JSON: {error}", exit_code=Exit.BAD_INPUT, code="invalid_policy") from None
+    if not isinstance(base, dict):
+        raise CommandError("--policy must be a JSON object", exit_code=Exit.BAD_INPUT, code="invalid_policy")
+    return {**base, **{name: value for name, value in flags.items() if value is not None}}
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    if name == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        source = Path(name).open("rb")  # noqa: SIM115 - closed below; only opening it may fail this way
+    except OSError as error:
+        message = f"cannot read {name}: {error.strerror}"
+        raise CommandError(message, exit_code=Exit.BAD_INPUT, code="unreadable_file") from None
+    with source:
+        yield source
