@@ -39,6 +39,19 @@ def reconcile(db: Database, settings: Settings, depth: Depth, now: float) -> Adv
     return done
 
 
+def settle(db: Database, job_ids: Iterable[str], now: float) -> None:
+    """Move those running jobs on whose last query has just ended, without waiting for the next round."""
+    with db.read() as conn:
+        over = [job_id for job_id in job_ids if _is_over(jobs.get(conn, job_id))]
+    for job_id in over:
+        with db.write() as conn:
+            transitions.move_job(conn, job_id, "finalizing", now, reason="all queries ended")
+
+
+def _is_over(job: Any) -> bool:
+    return job is not None and job.status == "running" and not job.waiting and not job.running
+
+
 def _leases(db: Database, now: float) -> Advanced:
     with db.write() as conn:
         expired = calls.expire_leases(conn, now)

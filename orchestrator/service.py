@@ -27,7 +27,7 @@ from orchestrator.advance import Advanced, Outgoing, advance
 from orchestrator.dispatch import dispatch
 from orchestrator.finalize import finalize
 from orchestrator.intake.ingest import ingest
-from orchestrator.reconcile import reconcile
+from orchestrator.reconcile import reconcile, settle
 from reasoning.errors import Transient
 from storage import duties, jobs
 from storage.database import Database, open_database
@@ -43,7 +43,7 @@ BATCH = 256
 """Queries advanced in one transaction at most."""
 IDLE_BELOW = 4
 """With fewer queries than this in a batch the fleet is taken to be idle."""
-TICK_S = 0.25
+TICK_S = 0.1
 """Between two looks at the admission window when nothing else wakes the loop."""
 DUTY = "orchestrator"
 DUTY_LEASE_S = 6.0
@@ -99,6 +99,8 @@ class Orchestrator:
             self.inbox.put(ids)
             raise
         self.send(done.outgoing)
+        if done.ended:
+            settle(self.db, done.ended, self.now())
         if self._has_duty and (done.ended or not ids):
             self.send(dispatch(self.db, self.settings, self.now()).outgoing)
 
