@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 import torch
 
@@ -71,13 +72,15 @@ class Admission:
         self.twigs: Pool[Row] = Pool(
             adapter.text, slots=2 * limits.rows, length=32, budget=limits.twig_bytes, given_up=_forget_twig
         )
-        self.pictures: Pool[Picture] | None = adapter.pictures and Pool(
-            adapter.pictures,
-            slots=limits.pictures,
-            length=32,
-            budget=limits.picture_bytes,
-            given_up=self._forget_picture,
-        )
+        self.pictures: Pool[Picture] | None = None
+        if adapter.pictures:
+            self.pictures = Pool(
+                adapter.pictures,
+                slots=limits.pictures,
+                length=32,
+                budget=limits.picture_bytes,
+                given_up=self._forget_picture,
+            )
 
     def look(self, jobs: Sequence[Job]) -> dict[str, Exception]:
         """Run the vision tower once over the distinct images that the first of `jobs` wait for.
@@ -181,7 +184,7 @@ class Admission:
 
     def held(self) -> dict[str, float]:
         """Rows, bytes and evictions by name, for the counters."""
-        pools = [self.trunks, self.twigs, *([self.pictures] if self.pictures else [])]
+        pools: list[Pool[Any]] = [pool for pool in (self.trunks, self.twigs, self.pictures) if pool]
         return {
             "rows": float(self.twigs.active),
             "row_limit": float(self.row_limit),

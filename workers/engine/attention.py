@@ -108,7 +108,7 @@ def _shared(
     q: torch.Tensor, store: Store, layer: int, share: Shared, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows q (rows, kv heads, repeats, dim) over the slots they share: results and log-sum-exps per row."""
-    rows, heads, repeats, dim = q.shape
+    heads, repeats, dim = q.shape[1:]
     grid = q.new_zeros((share.slots * share.width, heads, repeats, dim))
     grid[share.cells] = q
     grid = grid.view(share.slots, share.width, heads, repeats, dim).transpose(1, 2)
@@ -143,14 +143,15 @@ def text_attention(
         weight = torch.sigmoid(trunk_lse - twig_lse.view_as(trunk_lse)).to(q.dtype)[..., None]
         out[:rows] = torch.lerp(from_twig, from_trunk, weight).view(rows, heads, dim)
     for segment in step.segments:
-        out[segment.start : segment.end] = _prefill(q, k, v, layer, step, segment, scale)
+        out[segment.start : segment.end] = _prefill((q, k, v), layer, step, segment, scale)
     return out[None]
 
 
 def _prefill(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layer: int, step: Step, segment: Segment, scale: float
+    qkv: tuple[torch.Tensor, torch.Tensor, torch.Tensor], layer: int, step: Step, segment: Segment, scale: float
 ) -> torch.Tensor:
     """Attention of the new tokens of one prompt over the trunk so far and themselves: (tokens, heads, dim)."""
+    q, k, v = qkv
     start, end, offset = segment.start, segment.end, segment.offset
     upto = offset + end - start
     keys, values = step.trunks.keys[layer, segment.trunk], step.trunks.values[layer, segment.trunk]

@@ -17,7 +17,7 @@ from workers.engine.admission import Limits
 from workers.engine.encode import Encoder
 from workers.engine.loop import Loop
 from workers.engine.model_folder import load, pick_device
-from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated, Request
+from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated
 from workers.engine.watchdog import Watchdog, end_process
 
 MIB = 1024 * 1024
@@ -105,7 +105,7 @@ class TransformersEngine:
         if self._watchdog:
             self._watchdog.close()
 
-    def _submit(self, request: Request) -> Future[Any]:
+    def _submit(self, request: Generate | Choose) -> Future[Any]:
         if self._closed:
             return _failed(Transient("the engine is closed; the call runs again on another worker"))
         self._slots.acquire()

@@ -297,8 +297,11 @@ class Loop:
         self.tally.crashes += 1
         self._draw = None
         reason = f"{type(error).__name__}: {error}"
-        log.exception(
-            "The model crashed; its calls fail and the loop goes on", action="engine.crash", calls=len(self._open)
+        log.error(
+            "The model crashed; its calls fail and the loop goes on",
+            action="engine.crash",
+            calls=len(self._open),
+            exc_info=error,
         )
         self._fail_all(self._open, ModelError(f"the model crashed: {reason}", code="crash", retryable=True))
         self._admission.fills = []

@@ -68,6 +68,7 @@ class Pool(Generic[S]):
         self.length = 0
         self.slots = 0
         self.evictions = 0
+        self.keys = self.values = torch.empty(0)
         self._allocate(length)
 
     @property
