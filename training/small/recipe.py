@@ -18,6 +18,16 @@ from training.small.tokenizer import build_tokenizer
 
 LOOK = {"policy": 0.6, "look": 0.4}
 """What a run begins with: seeing and thinking, no judging."""
+JUDGE = {
+    "policy": 0.35,
+    "look": 0.10,
+    "judge-caption": 0.28,
+    "judge-reasoning": 0.15,
+    "judge-summary": 0.03,
+    "judge-conclusion": 0.05,
+    "judge-whole": 0.04,
+}
+"""What it goes on with: both roles in one set of weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +47,8 @@ class Recipe:
     phases: tuple[Phase, ...] = (
         Phase(200, (1, 3), LOOK),
         Phase(600, (1, 5), LOOK),
-        Phase(1 << 30, (2, 7), LOOK),
+        Phase(800, (2, 7), LOOK),
+        Phase(1 << 30, (2, 7), JUDGE),
     )
 
 
