@@ -97,7 +97,8 @@ class Fetcher:
             connection.sock = sock
             target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
             connection.request("GET", _quoted(target), headers={"Accept": "image/*", "Accept-Encoding": "identity"})
-            answer = self._read(url, connection)
+            with connection.getresponse() as response:
+                answer = self._read(url, response)
             self._left(end)
             return answer
         finally:
@@ -111,8 +112,7 @@ class Fetcher:
             raise _refused(url, f'"{shorten(host, 80)}" is not an address on the public internet')
         return socket.create_connection((addresses[0], port), timeout=self._left(end))
 
-    def _read(self, url: str, connection: http.client.HTTPConnection) -> bytes | _Redirect:
-        response = connection.getresponse()
+    def _read(self, url: str, response: http.client.HTTPResponse) -> bytes | _Redirect:
         if response.status in REDIRECTS:
             return _Redirect(response.headers.get("Location") or "")
         if response.status != 200:

@@ -62,11 +62,6 @@ class BlobKeeper:
         with self._db.write() as conn:
             blobs.record(conn, rows, self._now())
 
-    def keep(self, picture: Picture, data: bytes) -> None:
-        """Store and note one image."""
-        self.upload(picture, data)
-        self.record([picture])
-
     def read_object(self, key: str, max_bytes: int) -> bytes:
         if not key.startswith(OPEN_PREFIXES):
             raise BadInput(
