@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -46,7 +47,14 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
-    """One server for the session, with the template database `migrated`."""
+    """One server for the session."""
+    with private_postgres() as postgres:
+        yield postgres
+
+
+@contextmanager
+def private_postgres() -> Iterator[Postgres]:
+    """A server on a free port until the block ends, with the template database `migrated`."""
     programs = _programs()
     base = Path(tempfile.mkdtemp(prefix="stagebeam-pg-"))
     user = "postgres" if os.geteuid() == 0 else None

