@@ -64,10 +64,7 @@ def _model(settings: Settings) -> str:
     from workers.engine.registry import demo_folder
 
     if settings.model == "demo":
-        folder = demo_folder()
-        if folder is None:
-            raise FileNotFoundError("the demo model is not part of this installation; set STAGEBEAM_MODEL")
-        return str(folder)
+        return str(demo_folder())
     if settings.model.startswith(("/", "./")) and not Path(settings.model).is_dir():
         raise FileNotFoundError(f"there is no folder {settings.model}")
     return settings.model

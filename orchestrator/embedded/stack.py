@@ -81,7 +81,8 @@ def running(settings: Settings, *, logs: Path | None = None) -> Iterator[Stack]:
         broker = settings.broker_url
         if not broker:
             path = stack.enter_context(valkey.socket_path(folder))
-            programs.append(Program("broker", valkey.command(folder, path), _log(logs, "broker")))
+            # Its own file even when the others write to our stderr: what it warns of is for its administrators.
+            programs.append(Program("broker", valkey.command(folder, path), _log(logs or folder / "logs", "broker")))
             broker = valkey.broker_url(path)
         environment = child_environment(settings, broker, os.environ)
         _upgrade_database(environment)

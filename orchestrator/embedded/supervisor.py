@@ -1,4 +1,4 @@
-"""Keeps child processes running: starts them in order, starts a dead one again with back-off, stops them in reverse."""
+"""Keeps child processes running: starts them in order, starts a dead one again with back-off, stops them cleanly."""
 
 from __future__ import annotations
 
@@ -144,17 +144,23 @@ class Supervisor:
         return self._files.enter_context(program.log_file.open("ab"))
 
     def _stop_all(self) -> None:
-        """Stop in reverse order, each before the next: what the others need goes last."""
-        for child in reversed(self.children):
-            if child.process is None or not child.alive:
-                continue
-            child.process.terminate()
-            try:
-                child.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                log.warning("A process did not stop and is killed.", action="child.killed", child=child.program.name)
-                child.process.kill()
-                child.process.wait()
+        """Stop all but the first together, then the first: the others may need the broker to give work back."""
+        for group in (self.children[1:], self.children[:1]):
+            alive = [child.process for child in group if child.process is not None and child.alive]
+            for process in alive:
+                process.terminate()
+            give_up = time.monotonic() + STOP_S
+            for process in alive:
+                _wait_or_kill(process, give_up)
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes], give_up: float) -> None:
+    try:
+        process.wait(max(0.0, give_up - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        log.warning("A process did not stop and is killed.", action="child.killed", pid=process.pid)
+        process.kill()
+        process.wait()
 
 
 def tethered() -> tuple[str, ...]:

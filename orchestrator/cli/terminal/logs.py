@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -11,7 +12,19 @@ import structlog
 if TYPE_CHECKING:
     from storage.settings import Settings
 
-_QUIET = ("amqp", "botocore", "boto3", "s3transfer", "urllib3", "httpx", "httpcore", "PIL", "celery.bootsteps", "kombu")
+_QUIET = (
+    "alembic",
+    "amqp",
+    "boto3",
+    "botocore",
+    "celery",
+    "httpcore",
+    "httpx",
+    "kombu",
+    "PIL",
+    "s3transfer",
+    "uvicorn",
+)
 """Libraries whose informational lines nobody acts on."""
 
 
@@ -47,6 +60,8 @@ def set_up_logs(settings: Settings, service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # Said at every start in a container, where there is nobody else to be.
+    warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     structlog.configure(
