@@ -25,7 +25,7 @@ def test_redis_is_empty_again(redis_url: str):
 def test_waiting_gives_what_was_seen_or_tells_it():
     values = iter([0, None, "there"])
     assert wait_until(lambda: next(values), 5) == "there"
-    with pytest.raises(AssertionError, match="three workers within 0.05 s; last seen: 0"):
+    with pytest.raises(AssertionError, match=r"three workers within 0\.05 s; last seen: 0"):
         wait_until(lambda: 0, 0.05, what="three workers")
 
     def broken() -> Any:
