@@ -152,7 +152,12 @@ def _postgres_engine(url: URL, pool_size: int) -> Engine:
         pool_use_lifo=True,
         json_serializer=orjson.dumps,
         json_deserializer=orjson.loads,
-        connect_args={"application_name": "stagebeam", "connect_timeout": 10},
+        connect_args={
+            "application_name": "stagebeam",
+            "connect_timeout": 10,
+            # A plan kept from when a table was small would scan it whole for as long as the connection lives.
+            "options": "-c plan_cache_mode=force_custom_plan",
+        },
     )
 
 
