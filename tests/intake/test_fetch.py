@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from orchestrator.intake.fetch import Fetcher, is_public
 from reasoning.errors import BadInput
@@ -74,7 +82,55 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site() -> Iterator[Site]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for site.example, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "site.example")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("site.example")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "site.pem"
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(secret + built.public_bytes(pem))
+    return path
+
+
+@pytest.fixture
+def tls_site(certificate: Path) -> Iterator[Site]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with serving(context) as found:
+        yield found
+
+
+@pytest.fixture
+def authority(certificate: Path) -> ssl.SSLContext:
+    """Trusts that certificate alone."""
+    return ssl.create_default_context(cafile=certificate)
+
+
+@contextmanager
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a fetcher that hangs up is no news
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     Handler.site = Site(server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -156,6 +212,14 @@ def test_the_size_is_known_before_the_body_is_read(site: Site):
 
 def test_a_server_that_drips_is_given_up(site: Site):
     assert code_of(fetcher(timeout_s=0.2), site.url("/drip")) == "image_url_failed"
+
+
+def test_a_certificate_is_checked_against_the_name_and_not_the_address(tls_site: Site, authority: ssl.SSLContext):
+    fetch = fetcher()
+    fetch.tls = authority
+    assert fetch.fetch(tls_site.url("/ok").replace("http:", "https:")) == BODY
+    assert code_of(fetch, tls_site.url("/ok", "other.example").replace("http:", "https:")) == "image_url_failed"
+    assert code_of(fetcher(), tls_site.url("/ok").replace("http:", "https:")) == "image_url_failed"
 
 
 def test_nobody_listens():
