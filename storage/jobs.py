@@ -20,6 +20,7 @@ USAGE_COLUMNS = (
     "prompt_tokens",
     "cached_tokens",
     "kept_tokens",
+    "answer_tokens",
     "discarded_tokens",
     "judged_tokens",
     "vision_calls",

@@ -262,6 +262,7 @@ def upgrade() -> None:
         sa.Column("prompt_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("cached_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("kept_tokens", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("answer_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("discarded_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("judged_tokens", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("rerun_tokens", sa.BigInteger(), server_default="0", nullable=False),
