@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, exists, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, false, select, text, update
 
 from reasoning.records import CallError, CallSpec, CallStatus
 from storage.portable import any_of
@@ -83,14 +83,25 @@ _CLAIMED = (
     *(_CALLS.c.id, _CALLS.c.query_id, _CALLS.c.job_id, _CALLS.c.model, _CALLS.c.attempts, _CALLS.c.deaths),
     *(_CALLS.c.key, _CALLS.c.kind, _CALLS.c.stage, _CALLS.c.round, _CALLS.c.request),
 )
-_WANTED = exists().where(
-    _QUERIES.c.id == _CALLS.c.query_id,
-    _QUERIES.c.status == "running",
-    _JOBS.c.id == _QUERIES.c.job_id,
-    _JOBS.c.status == "running",
-    _JOBS.c.paused_at.is_(None),
+_WANTED = (
+    select(and_(_QUERIES.c.status == "running", _JOBS.c.status == "running", _JOBS.c.paused_at.is_(None)))
+    .where(_QUERIES.c.id == _CALLS.c.query_id, _JOBS.c.id == _QUERIES.c.job_id)
+    .scalar_subquery()
 )
-"""Somebody still waits for the call: its query runs, and its job runs and is not paused."""
+"""Somebody still waits for the call: its query runs, and its job runs and is not paused.
+
+A scalar subquery is looked up row by row. As a join, a database without statistics begins with all running
+queries instead of the few calls that are named.
+"""
+
+
+def look_up_by_key(conn: Connection) -> None:
+    """Keep Postgres from scanning whole tables in this transaction.
+
+    Its first plans are made while the tables are small and without statistics, and are kept while they grow.
+    """
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql("SET LOCAL enable_seqscan = off")
 
 
 def claim(
@@ -101,6 +112,7 @@ def claim(
     Calls that ended, that a living owner holds or that nobody waits for are left out, and so are calls with
     two deaths unless `alone`: see `need_alone`.
     """
+    look_up_by_key(conn)
     least, most = (0, ALONE_DEATHS) if alone else (0, ALONE_DEATHS - 1)
     statement = (
         update(_CALLS)
@@ -143,6 +155,7 @@ def finish(conn: Connection, owner: str, ended: Sequence[Ended], now: float) -> 
     """
     if not ended:
         return Written(frozenset(), frozenset())
+    look_up_by_key(conn)
     rows = [_row(item) for item in ended]
     parameters = {"rows": orjson.dumps(rows).decode(), "owner": owner, "now": now}
     written = frozenset(conn.scalars(_FINISH[conn.dialect.name], parameters))
@@ -189,17 +202,22 @@ def expire_leases(conn: Connection, now: float) -> Expired:
     return Expired([Loose(*row) for row in conn.execute(queued)], failed)
 
 
+# The conditions below are cases so that no index on the status can serve them: the calls are named by id.
+
+
 def _takeable(least: int, most: int, now: float) -> ColumnElement[bool]:
     """Queued, or leased with the lease run out, with `least` to `most` deaths, a death by this claim included."""
     deaths = _CALLS.c.deaths
-    return or_(
-        and_(_CALLS.c.status == _QUEUED, deaths.between(least, most)),
-        and_(_CALLS.c.status == _LEASED, _CALLS.c.lease_until < now, deaths.between(least - 1, most - 1)),
+    return case(
+        (_CALLS.c.status == _QUEUED, deaths.between(least, most)),
+        (_CALLS.c.status == _LEASED, and_(_CALLS.c.lease_until < now, deaths.between(least - 1, most - 1))),
+        else_=false(),
     )
 
 
 def _own(call_ids: Iterable[int], owner: str) -> ColumnElement[bool]:
-    return and_(any_of(_CALLS.c.id, call_ids), _CALLS.c.status == _LEASED, _CALLS.c.lease_owner == owner)
+    mine = case((_CALLS.c.status == _LEASED, _CALLS.c.lease_owner == owner), else_=false())
+    return and_(any_of(_CALLS.c.id, call_ids), mine)
 
 
 def _claimed(row: Any) -> Claimed:
@@ -274,7 +292,7 @@ _FINISH = {
             worker = :owner, ended_at = :now, lease_owner = NULL, lease_until = NULL
         FROM json_to_recordset(CAST(:rows AS json))
             AS v(id bigint, status text, outcome json, error json, usage json)
-        WHERE calls.id = v.id AND calls.status = 'leased' AND calls.lease_owner = :owner
+        WHERE calls.id = v.id AND CASE calls.status WHEN 'leased' THEN calls.lease_owner = :owner ELSE false END
         RETURNING calls.id
     """),
     "sqlite": text("""
@@ -282,7 +300,8 @@ _FINISH = {
             error = json_extract(v.value, '$.error'), usage = json_extract(v.value, '$.usage'),
             worker = :owner, ended_at = :now, lease_owner = NULL, lease_until = NULL
         FROM json_each(:rows) AS v
-        WHERE calls.id = json_extract(v.value, '$.id') AND calls.status = 'leased' AND calls.lease_owner = :owner
+        WHERE calls.id = json_extract(v.value, '$.id')
+            AND CASE calls.status WHEN 'leased' THEN calls.lease_owner = :owner ELSE false END
         RETURNING calls.id
     """),
 }
