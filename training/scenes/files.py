@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from PIL import Image
 
@@ -15,6 +16,8 @@ from reasoning.errors import BadInput, nearest
 from training.scenes.questions import LETTERS, Question, ask
 from training.scenes.render import render
 from training.scenes.world import THINGS, Level, Scene, Split, draw, stream
+
+_ID = re.compile(rf"({'|'.join(get_args(Split))})-({'|'.join(get_args(Level))})-(\d{{1,18}})-(\d{{1,7}})")
 
 MOST_ROWS = 1_000_000
 """More rows than this in one folder is taken for a typing error."""
@@ -30,11 +33,22 @@ def scenes(seed: int, count: int, level: Level, split: Split = "test") -> Iterat
         raise BadInput(
             f'unknown level "{level}".{nearest(level, get_args(Level))}', code="invalid_value", field="level"
         )
-    fewest, most = THINGS[level]
     for index in range(count):
-        rng = stream(split, seed, index)
-        scene = draw(rng, fewest, most)
-        yield scene, ask(scene, rng)
+        yield _row(split, level, seed, index)
+
+
+def scene_of(custom_id: str) -> tuple[Scene, Question] | None:
+    """Scene and question of a line that `write` wrote, drawn again from its id; None for any other id."""
+    found = _ID.fullmatch(custom_id)
+    if not found:
+        return None
+    return _row(cast("Split", found[1]), cast("Level", found[2]), int(found[3]), int(found[4]))
+
+
+def _row(split: Split, level: Level, seed: int, index: int) -> tuple[Scene, Question]:
+    rng = stream(split, seed, index)
+    scene = draw(rng, *THINGS[level])
+    return scene, ask(scene, rng)
 
 
 def write(seed: int, count: int, level: Level, out: Path, split: Split = "test") -> Path:
@@ -57,7 +71,7 @@ def write(seed: int, count: int, level: Level, out: Path, split: Split = "test")
         for index, (scene, question) in enumerate(rows):
             name = f"images/{index:06d}.png"
             Image.fromarray(render(scene)).save(out / name)
-            lines.write(json.dumps(_line(f"{level}-{seed}-{index:06d}", name, question)) + "\n")
+            lines.write(json.dumps(_line(f"{split}-{level}-{seed}-{index:06d}", name, question)) + "\n")
             sheet.writerow(_sheet_row(index, out / name, question))
     return target
 

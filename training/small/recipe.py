@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import MllamaForConditionalGeneration
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
+from training.resume import Trainer
 from training.small.model import build_config, build_model, save
 from training.small.optimizer import build_optimizer
 from training.small.stream import Collator, Phase
@@ -98,7 +99,7 @@ def train(recipe: Recipe, out: Path, *, start: Path | None = None, resume: bool 
         "disable_tqdm": True,
         **extra,
     }
-    trainer = SFTTrainer(
+    trainer = Trainer(
         model=model,
         args=SFTConfig(**settings),
         train_dataset=Dataset.from_dict({"row": range(recipe.steps * recipe.batch)}),
