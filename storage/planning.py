@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+import orjson
+from sqlalchemy import Connection, select, text, update
 
 from reasoning.records import Call as CallRecord
 from reasoning.records import CallError, CallSpec, CallStatus, Usage, outcome_from_json
-from storage.portable import any_of, insert_ignore
+from storage.portable import any_of
 from storage.tables import Call, Job, Query
 
 _CALLS = Call.__table__
@@ -79,7 +80,10 @@ def to_record(row: Any) -> CallRecord:
 
 
 def insert_calls(conn: Connection, planned: Iterable[PlannedCall], now: float) -> list[QueuedCall]:
-    """Insert the calls that are not there yet and return those; a call planned twice is inserted once."""
+    """Insert the calls that are not there yet and return those; a call planned twice is inserted once.
+
+    All rows travel as one JSON parameter: a statement with thousands of parameters costs more than its work.
+    """
     rows = [
         {
             "query_id": item.query_id,
@@ -90,14 +94,13 @@ def insert_calls(conn: Connection, planned: Iterable[PlannedCall], now: float) -
             "stage": item.spec.stage,
             "round": item.spec.round,
             "request": item.spec.to_json(),
-            "sent_at": now,
         }
         for item in planned
     ]
     if not rows:
         return []
-    statement = insert_ignore(_CALLS, conn).returning(*_QUEUED)
-    return [QueuedCall(*row) for row in conn.execute(statement, rows)]
+    parameters = {"rows": orjson.dumps(rows).decode(), "now": now}
+    return [QueuedCall(*row) for row in conn.execute(_INSERT[conn.dialect.name], parameters)]
 
 
 def cancel_open(conn: Connection, query_ids: Sequence[int], now: float) -> None:
@@ -148,3 +151,26 @@ def sent_before(conn: Connection, model: str, now: float, patience_s: float, cou
     )
     rows = conn.execute(statement)
     return [row.id for row in rows if row.sent_at < now - patience_s * 2 ** min(row.sends - 1, MAX_DOUBLINGS)]
+
+
+_FIELDS = "query_id, job_id, model, key, kind, stage, round, request"
+_EXTRACTED = ", ".join(f"json_extract(v.value, '$.{name}')" for name in _FIELDS.split(", "))
+_AFTER = """
+    ON CONFLICT (query_id, key) DO NOTHING
+    RETURNING id, query_id, model, kind
+"""
+_INSERT = {
+    "postgresql": text(f"""
+        INSERT INTO calls ({_FIELDS}, status, attempts, deaths, sends, sent_at)
+        SELECT {_FIELDS}, 'queued', 0, 0, 1, :now
+        FROM json_to_recordset(CAST(:rows AS json)) AS v(query_id bigint, job_id text, model text, key text,
+            kind text, stage text, round int, request json)
+        {_AFTER}
+    """),  # noqa: S608 - column names only
+    "sqlite": text(f"""
+        INSERT INTO calls ({_FIELDS}, status, attempts, deaths, sends, sent_at)
+        SELECT {_EXTRACTED}, 'queued', 0, 0, 1, :now
+        FROM json_each(:rows) AS v WHERE true
+        {_AFTER}
+    """),  # noqa: S608 - column names only
+}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, exists, select, update
+from sqlalchemy import Connection, exists, select, update
 
 from reasoning.records import CallStatus, Turn
 from reasoning.records import Query as QueryRecord
@@ -37,7 +38,6 @@ _RUNNING = (
     .order_by(_QUERIES.c.id)
     .with_for_update(of=_QUERIES)
 )
-_SET_STAGE = update(_QUERIES).where(_QUERIES.c.id == bindparam("row_id")).values(stage=bindparam("new_stage"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,11 @@ def lock_running(conn: Connection, query_ids: Sequence[int]) -> Sequence[Any]:
 
 def set_stages(conn: Connection, stages: Mapping[int, str]) -> None:
     """Note where the searches stand; for people, nothing is decided by it."""
-    if stages:
-        rows = [{"row_id": query_id, "new_stage": stage} for query_id, stage in sorted(stages.items())]
-        conn.execute(_SET_STAGE, rows)
+    by_stage: dict[str, list[int]] = defaultdict(list)
+    for query_id, stage in stages.items():
+        by_stage[stage].append(query_id)
+    for stage, ids in by_stage.items():
+        conn.execute(update(_QUERIES).where(any_of(_QUERIES.c.id, ids)).values(stage=stage))
 
 
 def next_waiting(conn: Connection, job_id: str, count: int) -> Sequence[Any]:
