@@ -1,6 +1,6 @@
 # Every developer task. A machine with Python 3.11 or later, make and git needs nothing else for `demo` and `test`.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test test-slow lint types bench bench-engine train-demo clean
+.PHONY: help venv demo up test test-slow lint types docs bench bench-engine train-demo clean
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
@@ -46,6 +46,9 @@ lint: $(DEV) ## Check style, sizes and the direction of imports
 
 types: $(DEV) ## Check types, strictly
 	$(BIN)/mypy
+
+docs: $(DEV) ## Write the reference of commands and settings from the code
+	COLUMNS=110 $(BIN)/python docs/generate.py
 
 bench: $(DEV) ## Measure ingest, decisions per second, memory and broker bytes
 	$(BIN)/python -m benchmarks
