@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, delete, select
+from sqlalchemy.exc import DBAPIError
 
+from reasoning.errors import InvariantBroken
 from storage.portable import any_of
 from storage.tables import Query
 
@@ -28,7 +31,7 @@ class NewQuery:
 
 
 def insert_queries(conn: Connection, job_id: str, queries: Sequence[NewQuery], now: float) -> None:
-    """Insert the rows of one chunk. Raises IntegrityError when a line or a custom_id is there already."""
+    """Insert the rows of one chunk. Raises DBAPIError, as any other statement would."""
     rows = [
         (
             job_id,
@@ -48,11 +51,22 @@ def insert_queries(conn: Connection, job_id: str, queries: Sequence[NewQuery], n
     if conn.dialect.name == "sqlite":
         conn.exec_driver_sql(_INSERT, rows)
         return
+    _copy(conn, rows)
+
+
+def _copy(conn: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    import psycopg
+
     connection = conn.connection.driver_connection
-    assert connection is not None  # noqa: S101 - a connection in use has a driver's connection
-    with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        for row in rows:
-            copy.write_row(row)
+    if not isinstance(connection, psycopg.Connection):
+        raise InvariantBroken(f"COPY needs a connection of psycopg, not {type(connection).__name__}")
+    try:
+        with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        # SQLAlchemy does not see what goes past it; in its own clothes the error is translated like all others.
+        raise DBAPIError(_COPY, None, error) from error
 
 
 def delete_queries(conn: Connection, job_id: str, count: int) -> dict[str, int]:

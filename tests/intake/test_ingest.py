@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy import text as sql
 
 from orchestrator.intake import chunks as chunking
 from orchestrator.intake.pictures import digest
-from reasoning.errors import InvariantBroken
+from orchestrator.intake.rows import NewQuery, insert_queries
+from reasoning.errors import InvariantBroken, Transient
 from storage import blobs, queries, transitions
-from storage.database import Database
+from storage.database import Database, open_database
 from storage.tables import Blob, Job
 from tests.intake.jobs_of import Stack, stack
 from tests.intake.lines_of import chat, native, png, text
@@ -313,6 +315,24 @@ def test_rows_hold_what_postgres_cannot_take_in_other_columns(here: Stack):
     assert here.ingest(job_id).outcome == "running"
     (row,) = here.rows(job_id)
     assert (row[1], row[3]["question"], row[3]["metadata"]) == ("ö \\N", odd, {odd: odd})
+
+
+def test_a_connection_lost_in_the_middle_is_transient_and_the_next_call_goes_on(postgres_url: str, tmp_path: Path):
+    here = stack(open_database(postgres_url), tmp_path)
+    (tmp_path / "images" / "0.png").write_bytes(png(0))
+    job_id = here.submit(text(native(images=["0.png"])))
+    with pytest.raises(Transient):
+        copy_without_connection(here, job_id)
+    assert here.ingest(job_id).outcome == "running"
+    here.db.close()
+
+
+def copy_without_connection(here: Stack, job_id: str) -> None:
+    with here.db.write() as conn:
+        pid = conn.scalar(sql("SELECT pg_backend_pid()"))
+        with here.db.read() as other:
+            assert other.scalar(sql(f"SELECT pg_terminate_backend({pid}, 5000)"))
+        insert_queries(conn, job_id, [NewQuery(1, "q-1", "{}")], 1.0)
 
 
 def test_a_job_without_input_is_a_bug(here: Stack):
