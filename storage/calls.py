@@ -127,7 +127,7 @@ def claim(
         )
         .returning(*_CLAIMED)
     )
-    return sorted((_claimed(row) for row in conn.execute(statement)), key=lambda call: call.id)
+    return sorted((_claimed(row) for row in conn.execute(statement).all()), key=lambda call: call.id)
 
 
 def need_alone(conn: Connection, call_ids: Iterable[int], now: float) -> list[int]:
@@ -158,7 +158,7 @@ def finish(conn: Connection, owner: str, ended: Sequence[Ended], now: float) -> 
     look_up_by_key(conn)
     rows = [_row(item) for item in ended]
     parameters = {"rows": orjson.dumps(rows).decode(), "owner": owner, "now": now}
-    written = frozenset(conn.scalars(_FINISH[conn.dialect.name], parameters))
+    written = frozenset(conn.scalars(_FINISH[conn.dialect.name], parameters).all())
     unwritten = [item for item in ended if item.id not in written]
     return Written(written, _count_waste(conn, unwritten) if unwritten else frozenset())
 
@@ -171,7 +171,7 @@ def release(conn: Connection, call_ids: Iterable[int], owner: str, sent_at: floa
         .values(status=_QUEUED, lease_owner=None, lease_until=None, sent_at=sent_at)
         .returning(*_LOOSE)
     )
-    return [Loose(*row) for row in conn.execute(statement)]
+    return [Loose(*row) for row in conn.execute(statement).all()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def expire_leases(conn: Connection, now: float) -> Expired:
         .values(status=_QUEUED, lease_owner=None, lease_until=None, sent_at=now, deaths=_CALLS.c.deaths + 1)
         .returning(*_LOOSE)
     )
-    return Expired([Loose(*row) for row in conn.execute(queued)], failed)
+    return Expired([Loose(*row) for row in conn.execute(queued).all()], failed)
 
 
 # The conditions below are cases so that no index on the status can serve them: the calls are named by id.

@@ -76,7 +76,7 @@ def load_work(conn: Connection, claimed: Sequence[Claimed], known: Known) -> lis
     """Load what the calls need, in two statements for all of them (three when a policy is new), in their order."""
     if not claimed:
         return []
-    rows = {row.id: row for row in conn.execute(_QUERY_ROWS.where(any_of(_QUERIES.c.id, _query_ids(claimed))))}
+    rows = {row.id: row for row in conn.execute(_QUERY_ROWS.where(any_of(_QUERIES.c.id, _query_ids(claimed)))).all()}
     policies = _policies(conn, rows.values(), known)
     queries = {row_id: to_record(row.custom_id, row.body) for row_id, row in rows.items()}
     outcomes = _outcomes(conn, claimed, known)
@@ -146,7 +146,7 @@ def _outcomes(conn: Connection, claimed: Sequence[Claimed], known: Known) -> dic
                 found.setdefault(call.query_id, {})[key] = record
     if missing:
         pairs = orjson.dumps([{"q": query_id, "k": key} for query_id, key in missing]).decode()
-        for row in conn.execute(_PAIRS[conn.dialect.name], {"pairs": pairs}):
+        for row in conn.execute(_PAIRS[conn.dialect.name], {"pairs": pairs}).all():
             record = _record(row)
             found.setdefault(row.query_id, {})[row.key] = record
             known.outcomes.put((missing[row.query_id, row.key], row.query_id, row.key), record)

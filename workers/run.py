@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -119,6 +120,9 @@ class Worker:
             Periodic("heartbeat", self._settings.heartbeat_s, self._heartbeat.beat),
             Periodic("watchdog", WATCHDOG_S, Watchdog(self.pipeline.hand).look),
         ]
+        # What start-up left (libraries, the model's objects) lives as long as the process: never look at it again.
+        gc.collect()
+        gc.freeze()
         stopper = threading.Thread(target=self._finish, name="stopper", daemon=True)
         stopper.start()
         _LOG.info("worker is ready", action="worker.ready", worker=self.id, model=self.model, threads=self._threads)
