@@ -26,8 +26,10 @@ class Shared:
 
     slots: int
     width: int
+    grid: torch.Tensor
+    """(slots * width,): the row in each cell of the grid; empty cells repeat any row."""
     cells: torch.Tensor
-    """Per row that shares: slot times width plus its rank in the slot."""
+    """Per row that shares: its cell."""
     rows: torch.Tensor | None
     """Which rows share; None means all."""
     length: int
@@ -52,6 +54,8 @@ class Segment:
     end: int
     trunk: int
     offset: int
+    mask: torch.Tensor | None = None
+    """(new tokens, all tokens): added to the scores; None when causality alone decides or all is seen."""
     picture: int = -1
     spans: tuple[Span, ...] = ()
 
@@ -109,16 +113,14 @@ def _shared(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows q (rows, kv heads, repeats, dim) over the slots they share: results and log-sum-exps per row."""
     heads, repeats, dim = q.shape[1:]
-    grid = q.new_zeros((share.slots * share.width, heads, repeats, dim))
-    grid[share.cells] = q
-    grid = grid.view(share.slots, share.width, heads, repeats, dim).transpose(1, 2)
+    grid = q.index_select(0, share.grid).view(share.slots, share.width, heads, repeats, dim).transpose(1, 2)
     k = store.keys[layer, : share.slots, :, : share.length]
     v = store.values[layer, : share.slots, :, : share.length]
     folded = grid.reshape(share.slots, heads, share.width * repeats, dim)
     out, lse = attend(folded, k, v, share.mask, scale)
     out = out.view(share.slots, heads, share.width, repeats, dim).transpose(1, 2).reshape(-1, heads, repeats, dim)
     lse = lse.reshape(share.slots, heads, share.width, repeats).transpose(1, 2).reshape(-1, heads, repeats)
-    return out[share.cells], lse[share.cells]
+    return out.index_select(0, share.cells), lse.index_select(0, share.cells)
 
 
 def text_attention(
@@ -126,16 +128,16 @@ def text_attention(
 ) -> torch.Tensor:
     """Causal self-attention of one packed step; new keys and values are stored on the way.
 
-    q is (1, heads, tokens, dim), k and v are (1, kv heads, tokens, dim); the result is (1, tokens, heads, dim).
+    q is (tokens, heads, dim), k and v are (tokens, kv heads, dim); the result is (tokens, heads, dim).
     """
-    heads, tokens, dim = q.shape[1:]
+    heads, dim = q.shape[1:]
     kv_heads = k.shape[1]
-    out = q.new_empty((tokens, heads, dim))
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if step.rows and step.own and step.trunk_share:
         rows, own = step.rows, step.own
-        step.twigs.keys[layer, own.order, :, own.positions] = k[0, :, :rows].transpose(0, 1)
-        step.twigs.values[layer, own.order, :, own.positions] = v[0, :, :rows].transpose(0, 1)
-        query = q[0, :, :rows].transpose(0, 1).reshape(rows, kv_heads, heads // kv_heads, dim)
+        step.twigs.keys[layer][own.order, :, own.positions] = k[:rows]
+        step.twigs.values[layer][own.order, :, own.positions] = v[:rows]
+        query = q[:rows].reshape(rows, kv_heads, heads // kv_heads, dim)
         twig_k = step.twigs.keys[layer, :rows, :, : own.length]
         twig_v = step.twigs.values[layer, :rows, :, : own.length]
         from_twig, twig_lse = attend(query, twig_k, twig_v, own.mask, scale)
@@ -143,67 +145,65 @@ def text_attention(
         weight = torch.sigmoid(trunk_lse - twig_lse.view_as(trunk_lse)).to(q.dtype)[..., None]
         out[:rows] = torch.lerp(from_twig, from_trunk, weight).view(rows, heads, dim)
     for segment in step.segments:
-        out[segment.start : segment.end] = _prefill((q, k, v), layer, step, segment, scale)
-    return out[None]
+        new = slice(segment.start, segment.end)
+        out[new] = _prefill(q[new], k[new], v[new], layer, step, segment, scale)
+    return out
 
 
-def _prefill(
-    qkv: tuple[torch.Tensor, torch.Tensor, torch.Tensor], layer: int, step: Step, segment: Segment, scale: float
+def _prefill(  # noqa: PLR0917
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layer: int, step: Step, segment: Segment, scale: float
 ) -> torch.Tensor:
     """Attention of the new tokens of one prompt over the trunk so far and themselves: (tokens, heads, dim)."""
-    q, k, v = qkv
-    start, end, offset = segment.start, segment.end, segment.offset
-    upto = offset + end - start
+    upto = segment.offset + len(q)
     keys, values = step.trunks.keys[layer, segment.trunk], step.trunks.values[layer, segment.trunk]
-    keys[:, offset:upto] = k[0, :, start:end]
-    values[:, offset:upto] = v[0, :, start:end]
-    fresh = offset == 0
+    keys[:, segment.offset : upto] = k.transpose(0, 1)
+    values[:, segment.offset : upto] = v.transpose(0, 1)
     out = scaled_dot_product_attention(
-        q[:, :, start:end],
-        k[:, :, start:end] if fresh else keys[None, :, :upto],
-        v[:, :, start:end] if fresh else values[None, :, :upto],
-        attn_mask=None if fresh else causal_mask(end - start, upto, q.device),
-        is_causal=fresh and end - start > 1,
+        q.transpose(0, 1)[None],
+        keys[None, :, :upto],
+        values[None, :, :upto],
+        attn_mask=segment.mask,
+        is_causal=segment.offset == 0 and upto > 1,
         scale=scale,
         enable_gqa=k.shape[1] != q.shape[1],
     )
     return out[0].transpose(0, 1)
 
 
-def causal_mask(new: int, total: int, device: torch.device) -> torch.Tensor | None:
-    """(new, total): whether new token i sees position j; None when a single token sees everything."""
-    if new == 1:
+def causal_mask(new: int, total: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor | None:
+    """(new, total): 0 where new token i sees position j, else minus infinity; None when a mask is not needed."""
+    if new in (1, total):
         return None
-    return torch.ones((new, total), dtype=torch.bool, device=device).tril(total - new)
+    return torch.full((new, total), float("-inf"), device=device, dtype=dtype).triu(total - new + 1)
 
 
 def picture_attention(q: torch.Tensor, layer: int, step: Step, scale: float) -> torch.Tensor:
-    """Cross-attention of one packed step to the pictures: q (1, heads, tokens, dim) to (1, tokens, heads, dim).
+    """Cross-attention of one packed step to the pictures: q and result are (tokens, heads, dim).
 
     Tokens without a picture get zeros.
     """
-    heads, tokens, dim = q.shape[1:]
-    out = q.new_zeros((tokens, heads, dim))
+    heads, dim = q.shape[1:]
+    out = torch.zeros_like(q, memory_format=torch.contiguous_format)
     store = step.pictures
     if store is None:
-        return out[None]
+        return out
     kv_heads = store.keys.shape[2]
     share = step.picture_share
     if step.rows and share is not None:
         rows = slice(0, step.rows) if share.rows is None else share.rows
-        query = q[0].transpose(0, 1)[rows].reshape(-1, kv_heads, heads // kv_heads, dim)
+        query = q[rows].reshape(-1, kv_heads, heads // kv_heads, dim)
         out[rows] = _shared(query, store, layer, share, scale)[0].reshape(-1, heads, dim)
     for segment in step.segments:
         for span in segment.spans:
             seen = scaled_dot_product_attention(
-                q[:, :, span.start : span.end],
+                q[span.start : span.end].transpose(0, 1)[None],
                 store.keys[layer, segment.picture, None, :, : span.visible],
                 store.values[layer, segment.picture, None, :, : span.visible],
                 scale=scale,
                 enable_gqa=kv_heads != heads,
             )
             out[span.start : span.end] = seen[0].transpose(0, 1)
-    return out[None]
+    return out
 
 
 def length_mask(lengths: Sequence[int], device: torch.device) -> torch.Tensor | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from workers.engine.adapters.base import Adapter, Fill, Packed
-from workers.engine.attention import Own, Segment, Shared, Step, Store, length_mask
+from workers.engine.attention import Own, Segment, Shared, Step, Store, causal_mask, length_mask
 from workers.engine.jobs import Pending, Picture, Row, Trunk
 from workers.engine.pools import Pool, Slot
 
@@ -59,7 +59,8 @@ def _fills(adapter: Adapter, start: int, pending: Sequence[Pending]) -> list[Fil
     fills = []
     for item in pending:
         picture = item.job.picture
-        segment = Segment(start, start + item.tokens, item.trunk.place, item.offset)
+        mask = causal_mask(item.tokens, len(item.layout), adapter.text.device, adapter.text.dtype)
+        segment = Segment(start, start + item.tokens, item.trunk.place, item.offset, mask)
         if picture:
             spans = adapter.spans(item.layout, segment, picture.seen)
             segment = replace(segment, picture=picture.place, spans=spans)
@@ -87,9 +88,19 @@ def _share(pool: Pool[S], slots: Sequence[S], lengths: Sequence[int], rows: torc
         cells.append((slot.place, ranks[slot.place]))
         ranks[slot.place] += 1
     width = max(ranks)
+    at = np.array([place * width + rank for place, rank in cells])
+    grid = np.zeros(pool.active * width, dtype=np.int64)
+    grid[at] = np.arange(len(at))
     device = pool.shape.device
-    flat = torch.tensor([place * width + rank for place, rank in cells], device=device)
-    return Shared(pool.active, width, flat, rows, max(lengths), length_mask(lengths, device))
+    return Shared(
+        slots=pool.active,
+        width=width,
+        grid=torch.from_numpy(grid).to(device),
+        cells=torch.from_numpy(at).to(device),
+        rows=rows,
+        length=max(lengths),
+        mask=length_mask(lengths, device),
+    )
 
 
 def _picture_share(rows: Sequence[Row], pictures: Pool[Picture]) -> Shared | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,8 +134,7 @@ class PassingCache:
 
     is_compileable = False
 
-    def __init__(self, layers: Sequence[Any] = ()) -> None:
-        self.layers = list(layers)
+    layers: Sequence[Any] = ()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any
@@ -144,15 +143,6 @@ class PassingCache:
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0 * layer_idx
-
-
-@dataclass(frozen=True, slots=True)
-class FilledLayer:
-    """A cache layer that claims to be filled, so that a cross-attention layer is not skipped."""
-
-    keys: torch.Tensor = field(default_factory=lambda: torch.ones(1))
-    values: torch.Tensor = field(default_factory=lambda: torch.ones(1))
-    is_initialized: bool = True
 
 
 class Attending(Protocol):
@@ -175,7 +165,8 @@ def _dispatch(
     attending: Attending,
     **_unused: Any,
 ) -> tuple[torch.Tensor, None]:
-    return attending.attention(module, query, key, value, step, scaling), None
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return attending.attention(module, q, k, v, step, scaling)[None], None
 
 
 def take_over_attention(text_model: Any) -> None:

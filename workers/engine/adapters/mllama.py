@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,15 +14,14 @@ from PIL import Image
 from reasoning.errors import ModelError
 from workers.engine.adapters.base import (
     Features,
-    FilledLayer,
     ImageInput,
     Layout,
     Packed,
-    PassingCache,
     PictureSeen,
-    take_over_attention,
 )
-from workers.engine.attention import Segment, Span, Step, picture_attention, text_attention
+from workers.engine.adapters.blocks import CrossAttention, FeedForward, Norm, SelfAttention
+from workers.engine.attention import Segment, Span, picture_attention, text_attention
+from workers.engine.linear import fused
 from workers.engine.pools import PoolShape
 
 
@@ -36,27 +36,29 @@ class MllamaAdapter:
     axes = 1
 
     def __init__(self, model: Any, processor: Any) -> None:
-        """`model` in evaluation mode on its device; its attention implementation is replaced."""
-        self._text = model.model.language_model
-        take_over_attention(self._text)
-        self._model = model.model
-        self._head = model.lm_head
-        self._processor = processor
+        """`model` in evaluation mode on its device; its text layers are rearranged in place."""
         config = model.config.text_config
+        text = model.model.language_model
         cross = set(config.cross_attention_layers)
-        self._cross = [layer.cross_attn for i, layer in enumerate(self._text.layers) if i in cross]
-        own = [i for i in range(config.num_hidden_layers) if i not in cross]
-        self._order = {layer: place for group in (own, sorted(cross)) for place, layer in enumerate(group)}
-        self._crossing = frozenset(cross)
-        dim = config.hidden_size // config.num_attention_heads
-        device = self._head.weight.device
-        self._cache = PassingCache([FilledLayer() for _ in range(config.num_hidden_layers)])
-
-        def shape(layers: int) -> PoolShape:
-            return PoolShape(layers=layers, heads=config.num_key_value_heads, dim=dim, dtype=model.dtype, device=device)
-
-        self.text = shape(len(own))
-        self.pictures: PoolShape | None = shape(len(cross))
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self._model = model.model
+        self._processor = processor
+        self._embed, self._rotary, self._norm = text.embed_tokens, text.rotary_emb, Norm(text.norm)
+        self._head = fused([model.lm_head])
+        self._cross = [layer.cross_attn for i, layer in enumerate(text.layers) if i in cross]
+        self._layers: list[tuple[SelfAttention | CrossAttention, FeedForward]] = [
+            (CrossAttention(layer, heads) if i in cross else SelfAttention(layer, heads, kv_heads), FeedForward(layer))
+            for i, layer in enumerate(text.layers)
+        ]
+        self._device = model.lm_head.weight.device
+        self.text = PoolShape(
+            layers=config.num_hidden_layers - len(cross),
+            heads=kv_heads,
+            dim=config.hidden_size // heads,
+            dtype=model.dtype,
+            device=self._device,
+        )
+        self.pictures: PoolShape | None = replace(self.text, layers=len(cross))
         self.vocabulary: int = config.vocab_size
         self.context: int = config.max_position_embeddings
         self._placeholder: int = model.config.image_token_index
@@ -89,8 +91,8 @@ class MllamaAdapter:
         )
 
     def see(self, inputs: Sequence[ImageInput]) -> list[Features]:
-        device = self._head.weight.device
-        batch = {name: torch.cat([item.tensors[name] for item in inputs]).to(device) for name in inputs[0].tensors}
+        names = inputs[0].tensors
+        batch = {name: torch.cat([item.tensors[name] for item in inputs]).to(self._device) for name in names}
         states = self._model.vision_model(**batch).last_hidden_state
         projected = self._model.multi_modal_projector(states)[:, 0]
         tiles = batch["aspect_ratio_mask"][:, 0].sum(-1).tolist()
@@ -121,26 +123,23 @@ class MllamaAdapter:
         return tuple(spans)
 
     def forward(self, packed: Packed) -> torch.Tensor:
-        out = self._text(
-            input_ids=packed.ids[None],
-            position_ids=packed.positions[None],
-            past_key_values=self._cache,
-            full_text_row_masked_out_mask=None if packed.sees is None else packed.sees[None, None, :, None],
-            use_cache=True,
-            step=packed.step,
-            attending=self,
-        )
-        hidden: torch.Tensor = out.last_hidden_state[0]
-        return hidden
+        step, sees = packed.step, packed.sees
+        h: torch.Tensor = self._embed(packed.ids)
+        cos, sin = (part[0, :, None] for part in self._rotary(h, packed.positions[None]))
+        selves = crosses = 0
+        for attention, feed_forward in self._layers:
+            if isinstance(attention, SelfAttention):
+                q, k, v = attention.qkv(h, cos, sin)
+                h += attention.out(text_attention(q, k, v, selves, step, attention.scale).flatten(1))
+                h += feed_forward(h)
+                selves += 1
+            else:
+                seen = picture_attention(attention.q(h), crosses, step, attention.scale)
+                h.add_(attention.out(seen.flatten(1)), alpha=attention.attention_gate)
+                change = feed_forward(h)
+                h.add_(change if sees is None else change * sees[:, None], alpha=attention.feed_forward_gate)
+                crosses += 1
+        return self._norm(h)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self._head(hidden)
-        return scores
-
-    def attention(
-        self, module: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, step: Step, scale: float
-    ) -> torch.Tensor:
-        layer = self._order[module.layer_idx]
-        if module.layer_idx in self._crossing:
-            return picture_attention(q, layer, step, scale)
-        return text_attention(q, k, v, layer, step, scale)
+        return self._head(hidden)
