@@ -32,6 +32,8 @@ Upload = Callable[[str, bytes, str], None]
 ASK_LINES = 500
 """Lines looked at before the server is asked which of their images it has."""
 ASK_BYTES = 4 * 2**20
+ASK_HASHES = 500
+"""Images asked about in one question."""
 
 ADVICE = "Put it below the folder of the input file, or allow its folder with --image-root."
 
@@ -97,7 +99,9 @@ class _Packer:
     def take(self) -> bytes:
         """Send the images that the server lacks and hand out the lines."""
         asked = [sha256 for sha256 in self._images if not self._sent.get(sha256)]
-        there = set(self._has(asked)) if asked else set()
+        there: set[str] = set()
+        for start in range(0, len(asked), ASK_HASHES):
+            there.update(self._has(asked[start : start + ASK_HASHES]))
         for sha256 in asked:
             if sha256 not in there:
                 file, picture = self._images[sha256]

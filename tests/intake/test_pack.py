@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.intake.pack import PackLimits, pack
+from orchestrator.intake.pack import ASK_HASHES, PackLimits, pack
 from orchestrator.intake.pictures import Limits, digest
 from orchestrator.intake.records import AcceptedLine
 from reasoning.errors import BadInput
@@ -26,6 +26,7 @@ class Server:
         self.sent: list[tuple[str, str]] = []
 
     def has(self, hashes: Sequence[str]) -> set[str]:
+        assert 0 < len(hashes) <= ASK_HASHES
         self.asked += hashes
         return self.there & set(hashes)
 
@@ -111,6 +112,15 @@ def test_a_long_file_goes_in_pieces_and_the_server_is_asked_once_for_each_image(
     assert len(pieces) >= 4
     assert sorted(server.asked) == sorted(digest(png(number)) for number in range(3))
     assert [codes(verdict) for verdict in judged(iter(pieces)).values()] == [[]] * 2000
+
+
+def test_many_images_are_asked_about_in_parts(folder: Path):
+    for number in range(3, ASK_HASHES + 20):
+        (folder / f"{number}.png").write_bytes(png(number))
+    names = [f"{number}.png" for number in range(ASK_HASHES + 20)]
+    server = Server()
+    packed(text(*[native(f"q-{at}", images=names[at : at + 50]) for at in range(0, len(names), 50)]), folder, server)
+    assert len(server.sent) == len(server.asked) == len(names)
 
 
 def test_an_empty_input_stays_empty(folder: Path):
