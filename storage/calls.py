@@ -157,7 +157,7 @@ def finish(conn: Connection, owner: str, ended: Sequence[Ended], now: float) -> 
         return Written(frozenset(), frozenset())
     look_up_by_key(conn)
     rows = [_row(item) for item in ended]
-    parameters = {"rows": orjson.dumps(rows).decode(), "owner": owner, "now": now}
+    parameters = {"rows": _encoded(rows), "owner": owner, "now": now}
     written = frozenset(conn.scalars(_FINISH[conn.dialect.name], parameters).all())
     unwritten = [item for item in ended if item.id not in written]
     return Written(written, _count_waste(conn, unwritten) if unwritten else frozenset())
@@ -233,6 +233,31 @@ def _row(item: Ended) -> dict[str, Any]:
         "error": item.error,
         "usage": item.usage,
     }
+
+
+def is_storable(value: str) -> bool:
+    """Whether the text is stored as it is: NUL and lone surrogates, which a model may write, are replaced."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
+def _encoded(rows: list[dict[str, Any]]) -> str:
+    try:
+        encoded = orjson.dumps(rows).decode()
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_storable(rows)).decode()
+    return orjson.dumps(_storable(rows)).decode() if "\\u0000" in encoded else encoded
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return {key: _storable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _count_waste(conn: Connection, unwritten: Sequence[Ended]) -> frozenset[int]:

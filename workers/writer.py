@@ -151,8 +151,10 @@ class Writer:
         """The next call of a query often comes to the worker that wrote the last: it need not read it back."""
         for held in group:
             call = held.work.call
-            if call.id in written.written and held.outcome is not None and held.outcome.candidates:
-                record = Call(call.spec, CallStatus.DONE, held.outcome.candidates)
+            candidates = held.outcome.candidates if held.outcome is not None else ()
+            stored = call.id in written.written and all(calls.is_storable(item.text) for item in candidates)
+            if candidates and stored:
+                record = Call(call.spec, CallStatus.DONE, candidates)
                 self._known.outcomes.put((call.job_id, call.query_id, call.spec.key), record)
 
     def _count(self, ended: Sequence[Ended], written: Written, loose: Sequence[Loose]) -> None:
