@@ -62,7 +62,7 @@ def finalize(
         _write_lines(db, objects, job, renderer, output, error)
         stored = {}
         for name, sink in (("output", output), ("error", error)):
-            if sink.lines:
+            if sink.lines and job.source != "chat":  # one question now has its answer already
                 sink.stream.seek(0)
                 key = keys.job_file(job_id, f"{name}.jsonl")
                 objects.put(key, sink.stream, media_type="application/jsonl")
@@ -79,7 +79,7 @@ def _write_lines(db: Database, objects: ObjectStore, job: Any, renderer: Rendere
                 return
             traces = traces_of(conn, objects, job, page.rows)
         for row in page.rows:
-            (output if row.status in ANSWERED else error).write(renderer(row, _shown(job, row, traces)))
+            (output if row.status in ANSWERED else error).write(renderer(job, row, _shown(job, row, traces)))
         key = keys.job_file(job.id, f"traces/part-{part:06d}.jsonl.zst")
         write_part(
             objects,
@@ -93,15 +93,24 @@ def _write_lines(db: Database, objects: ObjectStore, job: Any, renderer: Rendere
 
 def _shown(job: Any, row: Any, traces: dict[int, dict[str, Any]]) -> dict[str, Any] | None:
     """The hidden stages go into the output file only when the submission asked for them."""
-    return traces[row.id] if (job.options or {}).get("trace") else None
+    asked = (job.options or {}).get("trace") or (row.body.get("wire") or {}).get("trace")
+    return traces[row.id] if asked else None
 
 
 def _end(
     db: Database, job: Any, stored: dict[str, tuple[str, _Sink]], now: float, new_id: Callable[[str], str]
 ) -> None:
-    columns: dict[str, Any] = {"trace_prefix": keys.job_file(job.id, "traces/")}
+    # A job that was retried ends again: what it has no lines for this time must not point to the file of before.
+    columns: dict[str, Any] = {
+        "trace_prefix": keys.job_file(job.id, "traces/"),
+        "output_file_id": None,
+        "error_file_id": None,
+    }
     expiry_s = (job.options or {}).get("output_expires_s")
     with db.write() as conn:
+        for earlier in (job.output_file_id, job.error_file_id):
+            if earlier is not None:
+                files.delete(conn, job.project_id, earlier, now)  # its bytes have just been replaced
         for name, (key, sink) in stored.items():
             file_id = new_id("file")
             files.create(

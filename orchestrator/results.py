@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from orchestrator.completions import output_line
 from orchestrator.traces import traces_of
 from storage import jobs, queries
 from storage.database import Database
 from storage.objects import ObjectStore
 
-Renderer = Callable[[Any, Mapping[str, Any] | None], dict[str, Any]]
-"""Query row and its trace (or None) to a line."""
+Renderer = Callable[[Any, Any, Mapping[str, Any] | None], dict[str, Any]]
+"""Job row, query row and its trace (or None) to a line."""
 
 ERROR_FIELDS = ("code", "message", "stage", "attempts", "retryable")
 
@@ -33,7 +34,7 @@ def native_line(row: Any, trace: Mapping[str, Any] | None) -> dict[str, Any]:
     return line
 
 
-RENDERERS: dict[str, Renderer] = {"native": native_line}
+RENDERERS: dict[str, Renderer] = {"native": lambda _job, row, trace: native_line(row, trace), "openai": output_line}
 """By `jobs.line_format`."""
 
 

@@ -40,7 +40,8 @@ class JobRequest:
     """What is asked for; field names are those of the JSON API where it has them."""
 
     project_id: str
-    input_file_id: str
+    input_file_id: str | None
+    """None when the caller inserts the queries in the same transaction."""
     model: str = ""
     """Empty means the model of the settings."""
     policy: Mapping[str, Any] = field(default_factory=dict)
@@ -69,7 +70,8 @@ def submit(conn: Connection, request: JobRequest, settings: Settings, now: float
     """
     policy = effective_policy(request, settings)
     _check(request)
-    _input_file(conn, request, now)
+    if request.input_file_id is not None:
+        _input_file(conn, request, now)
     job_id = ids("job")
     window = request.completion_window_s
     values = {
@@ -165,7 +167,7 @@ def _check(request: JobRequest) -> None:
 
 
 def _input_file(conn: Connection, request: JobRequest, now: float) -> Any:
-    row = files.get(conn, request.project_id, request.input_file_id)
+    row = files.get(conn, request.project_id, request.input_file_id or "")
     if row is None or (row.expires_at is not None and row.expires_at <= now):
         raise BadInput(
             f'there is no file "{request.input_file_id}"; upload the input first.',

@@ -90,6 +90,17 @@ class Settings(BaseSettings):
     max_lines: int = Field(default=10_000_000, ge=1)
     max_upload_bytes: int = Field(default=20 * 2**30, ge=1024)
 
+    strict_models: bool = False
+    """Refuse a model name that no worker serves, in place of answering with `model`."""
+    redirect_downloads: bool | None = None
+    """Whether large files are handed out by the S3 server itself; unset means unless it has an endpoint of its own."""
+    webhook_url: str = ""
+    """Where the ends of jobs are told, unless a job names an address of its own."""
+    webhook_secret: SecretStr | None = None
+    """Signs what is sent to `webhook_url`: `whsec_` and base64 of the key."""
+    webhook_private: bool = False
+    """Whether webhooks may go to private networks; loopback ones may while the server itself is on loopback."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = False
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from orchestrator.api import blobs, errors, files, health, jobs, metrics, queries, results, submissions, workers
 from orchestrator.api.guard import Guard
+from orchestrator.api.openai import routes as openai_routes
 from orchestrator.api.services import Services
 from storage.database import Database
 from storage.objects import ObjectStore
@@ -29,6 +30,8 @@ def make_api(settings: Settings, db: Database, objects: ObjectStore, publisher: 
     app.state.services = Services(settings, db, objects, publisher)
     for subject in (health, files, blobs, submissions, jobs, results, queries, workers, metrics):
         app.include_router(subject.router)
+    for router in openai_routes.ROUTERS:
+        app.include_router(router)
     errors.install(app)
     app.add_middleware(Guard, settings=settings)
     return app
