@@ -27,6 +27,7 @@ from orchestrator.advance import Advanced, Outgoing, advance
 from orchestrator.dispatch import dispatch
 from orchestrator.finalize import finalize
 from orchestrator.intake.ingest import ingest
+from orchestrator.intake.resolve import Verified
 from orchestrator.reconcile import reconcile, settle
 from reasoning.errors import Transient
 from storage import duties, jobs
@@ -53,8 +54,11 @@ BACK_OFF_S = 1.0
 
 
 def new_id(prefix: str) -> str:
-    """A fresh public id such as `job_01c9...`: sorts by time to the second, cannot be guessed."""
-    return f"{prefix}_{int(time.time()):08x}{secrets.token_hex(8)}"
+    """A fresh public id such as `job_01c9...`: sorts by time to the second, cannot be guessed.
+
+    Files are written `file-...`, as clients of hosted APIs know them.
+    """
+    return f"{prefix}{'-' if prefix == 'file' else '_'}{int(time.time()):08x}{secrets.token_hex(8)}"
 
 
 @dataclass(slots=True)
@@ -70,6 +74,10 @@ class Orchestrator:
     stop: threading.Event = field(default_factory=threading.Event)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}")
     _has_duty: bool = False
+    _verified: Verified = field(default_factory=Verified)
+    """Images that were checked once are not decoded again for the next job."""
+    _taken_in: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
         """Run loop and keeper until `stop` is set; the listener is started by `run_orchestrator`."""
@@ -77,7 +85,8 @@ class Orchestrator:
             threading.Thread(target=self._forever, args=(step, pause_s), name=name, daemon=True)
             for name, step, pause_s in (
                 ("keeper", self.keep, self.settings.reconcile_s),
-                ("intake", self.take_in, TICK_S),
+                ("intake-1", self.take_in, TICK_S),
+                ("intake-2", self.take_in, TICK_S),
                 ("finalizer", self.finish_jobs, TICK_S),
             )
         ]
@@ -113,10 +122,19 @@ class Orchestrator:
             self.send(reconcile(self.db, self.settings, depth, self.now()).outgoing)
 
     def take_in(self) -> None:
-        """Validate and ingest the jobs that wait for it, oldest first."""
+        """Validate and ingest the jobs that wait for it, oldest first; two lanes, so that a huge one delays no small."""
         for job_id in self._jobs("validating"):
-            with self._contained(job_id):
-                ingest(self.db, self.objects, self.settings, job_id, self.now)
+            with self._contained(job_id), self._alone_at(job_id) as free:
+                if free:
+                    ingest(
+                        self.db,
+                        self.objects,
+                        self.settings,
+                        job_id,
+                        self.now,
+                        stop=self.stop.is_set,
+                        verified=self._verified,
+                    )
 
     def finish_jobs(self) -> None:
         """Write the files of the jobs that have nothing left to do."""
@@ -145,6 +163,18 @@ class Orchestrator:
         except queue.Empty:
             pass
         return list(ids)
+
+    @contextmanager
+    def _alone_at(self, job_id: str) -> Iterator[bool]:
+        """Whether this lane may ingest the job: not while the other one does."""
+        with self._lock:
+            free = job_id not in self._taken_in
+            self._taken_in.add(job_id)
+        try:
+            yield free
+        finally:
+            if free:
+                self._taken_in.discard(job_id)
 
     @contextmanager
     def _contained(self, job_id: str) -> Iterator[None]:
