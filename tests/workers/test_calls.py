@@ -108,11 +108,6 @@ def test_failed_calls_keep_their_error_and_many_kinds_go_in_one_statement(rows: 
     good, bad, other = claim(rows, ids)
     message = "\\u0000 \0 \ud83d \N{SNOWMAN} '\""
     error = {"code": "context_overflow", "message": message, "retryable": False, "attempts": 1}
-        "code": "context_overflow",
-        "message": "\\u0000 \0 \ud83d \N{SNOWMAN} '\"",
-        "retryable": False,
-        "attempts": 1,
-    }
     failed = Ended(bad.id, bad.query_id, bad.job_id, CallStatus.FAILED, error=error)
     assert finish(rows, "w1", done(good), failed).written == {good.id, bad.id}
     row = rows.call(bad.id)
