@@ -36,7 +36,8 @@ def traces_of(conn: Connection, objects: ObjectStore, job: Any, rows: Sequence[A
             folded.setdefault(row.trace_key, []).append(row.id)
             continue
         policy = Policy.from_mapping(job.policy).with_overrides(row.body.get("policy") or {})
-        query = queries.to_record(row.custom_id, row.body)
+        # A line that validation refused has no question; its trace is one of no stages begun.
+        query = queries.to_record(row.custom_id, {"question": "", "images": [], **row.body})
         found[row.id] = build_trace(policy, query, calls.get(row.id, []), decided(row))
     for key, ids in folded.items():
         wanted = set(ids)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
@@ -70,14 +70,19 @@ def show(file_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
 def content(file_id: str, use: Use, caller: Viewer) -> StreamingResponse:
     """The bytes of a file."""
     row = _file(use, caller, file_id)
-    stream = use.objects.open(row.object_key)
-    chunks = iter(lambda: stream.read(COPY_BYTES), b"")
+    chunks = _chunks(use.objects.open(row.object_key))
     headers = {
         "content-length": str(row.bytes),
         "content-disposition": "attachment",
         "x-content-type-options": "nosniff",
     }
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    with stream:
+        while chunk := stream.read(COPY_BYTES):
+            yield chunk
 
 
 async def _spooled(chunks: AsyncIterator[bytes], spool: IO[bytes], filename: str) -> Received:
