@@ -68,7 +68,7 @@ def retry_job(db: Database, job_id: str, now: float, reason: str) -> int:
         total = _restart_queries(conn, job_id, now)
         if not total:
             raise BadInput(f"job {job_id} has no failed query to retry", code="nothing_to_retry")
-        transitions.move_job(conn, job_id, "running", now, reason=reason, expires_at=None, cancelling_at=None)
+        transitions.move_job(conn, job_id, "running", now, reason=reason, expires_at=None, folded_at=None)
     return total
 
 

@@ -74,7 +74,7 @@ def _write_lines(db: Database, objects: ObjectStore, job: Any, renderer: Rendere
     after_line, part = 0, 0
     while True:
         with db.read() as conn:
-            page = next(queries.ended_pages(conn, job.id, after_line=after_line, size=PART_QUERIES), None)
+            page = queries.next_page(conn, job.id, after_line=after_line, size=PART_QUERIES)
             if page is None:
                 return
             traces = traces_of(conn, objects, job, page.rows)

@@ -56,7 +56,7 @@ def result_lines(
     left = limit
     while job is not None and (left is None or left > 0):
         with db.read() as conn:
-            page = next(queries.ended_pages(conn, job_id, after_line=after_line, size=min(500, left or 500)), None)
+            page = queries.next_page(conn, job_id, after_line=after_line, size=min(500, left or 500))
             if page is None:
                 return
             found = traces_of(conn, objects, job, page.rows) if trace else {}

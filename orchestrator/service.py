@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from orchestrator.advance import Advanced, Outgoing, advance
 from orchestrator.dispatch import dispatch
 from orchestrator.finalize import finalize
+from orchestrator.fold import EVERY_S, fold
 from orchestrator.intake.ingest import ingest
 from orchestrator.intake.resolve import Verified
 from orchestrator.reconcile import reconcile, settle
@@ -88,6 +89,7 @@ class Orchestrator:
                 ("intake-1", self.take_in, TICK_S),
                 ("intake-2", self.take_in, TICK_S),
                 ("finalizer", self.finish_jobs, TICK_S),
+                ("folder", self.tidy, EVERY_S),
             )
         ]
         for thread in keepers:
@@ -122,7 +124,7 @@ class Orchestrator:
             self.send(reconcile(self.db, self.settings, depth, self.now()).outgoing)
 
     def take_in(self) -> None:
-        """Validate and ingest the jobs that wait for it, oldest first; two lanes, so that a huge one delays no small."""
+        """Validate and ingest the jobs that wait for it, oldest first. Two lanes: a huge job delays no small one."""
         for job_id in self._jobs("validating"):
             with self._contained(job_id), self._alone_at(job_id) as free:
                 if free:
@@ -141,6 +143,11 @@ class Orchestrator:
         for job_id in self._jobs("finalizing"):
             with self._contained(job_id):
                 finalize(self.db, self.objects, job_id, self.now, new_id)
+
+    def tidy(self) -> None:
+        """Let the calls of jobs that ended long ago leave the database."""
+        if self._has_duty:
+            fold(self.db, self.settings, self.now())
 
     def send(self, outgoing: Iterable[Outgoing]) -> None:
         """Wake workers for calls that are committed. What cannot be sent now is found by reconcile."""

@@ -113,6 +113,17 @@ def add_usage(conn: Connection, job_id: str, usage: Mapping[str, float]) -> None
         conn.execute(update(_COUNTERS).where(_COUNTERS.c.job_id == job_id).values(values))
 
 
+def to_fold(conn: Connection, before: float, count: int) -> list[str]:
+    """Jobs that ended before then and still have their calls as rows."""
+    old = _JOBS.c.ended_at < before, _JOBS.c.folded_at.is_(None)
+    return list(conn.scalars(select(_JOBS.c.id).where(*old).order_by(_JOBS.c.ended_at).limit(count)))
+
+
+def set_folded(conn: Connection, job_id: str, now: float) -> None:
+    """Note that the calls of a job are rows no longer."""
+    conn.execute(update(_JOBS).where(_JOBS.c.id == job_id).values(folded_at=now))
+
+
 def count_by_status(conn: Connection, project_id: str) -> dict[str, int]:
     """How many jobs of a project are in each state."""
     statement = select(_JOBS.c.status, func.count()).where(_JOBS.c.project_id == project_id).group_by(_JOBS.c.status)

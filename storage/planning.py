@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, delete, select, text, update
 
 from reasoning.records import Call as CallRecord
 from reasoning.records import CallError, CallSpec, CallStatus, Usage, outcome_from_json
@@ -111,6 +111,12 @@ def cancel_open(conn: Connection, query_ids: Sequence[int], now: float) -> None:
             .where(any_of(_CALLS.c.query_id, query_ids), _CALLS.c.status.in_(_OPEN))
             .values(status=CallStatus.CANCELLED.value, ended_at=now, lease_owner=None, lease_until=None)
         )
+
+
+def delete_calls(conn: Connection, query_ids: Sequence[int]) -> None:
+    """Remove all calls of the queries; what they say stands elsewhere."""
+    if query_ids:
+        conn.execute(delete(_CALLS).where(any_of(_CALLS.c.query_id, query_ids)))
 
 
 def mark_sent(conn: Connection, call_ids: Sequence[int], now: float) -> list[QueuedCall]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,20 +115,16 @@ def overdue(conn: Connection, now: float, count: int) -> list[int]:
 ENDED = ("done", "degraded", "failed", "cancelled", "expired")
 
 
-def ended_pages(conn: Connection, job_id: str, *, after_line: int = 0, size: int = 500) -> Iterator[Page]:
-    """All ended queries of a job in line order, `size` at a time, from the line after `after_line`."""
-    while True:
-        statement = (
-            select(_QUERIES)
-            .where(_QUERIES.c.job_id == job_id, _QUERIES.c.line > after_line, _QUERIES.c.status.in_(ENDED))
-            .order_by(_QUERIES.c.line)
-            .limit(size)
-        )
-        rows = conn.execute(statement).all()
-        if not rows:
-            return
-        after_line = rows[-1].line
-        yield Page(rows, after_line)
+def next_page(conn: Connection, job_id: str, *, after_line: int = 0, size: int = 500) -> Page | None:
+    """The first `size` ended queries of a job after a line, in line order; None when there are no more."""
+    statement = (
+        select(_QUERIES)
+        .where(_QUERIES.c.job_id == job_id, _QUERIES.c.line > after_line, _QUERIES.c.status.in_(ENDED))
+        .order_by(_QUERIES.c.line)
+        .limit(size)
+    )
+    rows = conn.execute(statement).all()
+    return Page(rows, rows[-1].line) if rows else None
 
 
 def get(conn: Connection, query_id: int) -> Any | None:

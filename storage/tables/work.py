@@ -47,6 +47,8 @@ class Job(Base):
     error_file_id: Mapped[str | None] = mapped_column(ForeignKey("files.id"))
     trace_prefix: Mapped[str | None]
     """Object-store prefix of the trace parts, set when they are written."""
+    folded_at: Mapped[float | None]
+    """When the calls of the job left the database; None while they are rows."""
     completion_window_s: Mapped[float | None]
     expires_at: Mapped[float | None]
     """When the job as a whole runs out of time."""
@@ -65,6 +67,7 @@ class Job(Base):
     __table_args__ = (
         Index(None, "project_id", "created_at"),
         Index("ix_jobs_open", "status", "created_at"),
+        Index(None, "folded_at", "ended_at"),
         Index(None, "source", "source_ref"),
     )
 

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.actions import cancel_job, pause_job, resume_job, retry_job
 from orchestrator.advance import advance
+from orchestrator.fold import fold
 from orchestrator.results import result_lines
 from orchestrator.traces import trace_of
 from reasoning.errors import BadInput
@@ -182,3 +183,18 @@ def test_the_trace_reads_the_same_from_rows_and_from_its_part(stack: Stack) -> N
         assert trace_of(conn, stack.objects, row.id) == before
     lines = dict(result_lines(stack.db, stack.objects, job_id, trace=True))
     assert lines[row.line]["trace"] == before
+
+
+def test_calls_leave_after_the_retention_time_and_traces_stay(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 3, policy=POLICY)
+    stack.run(job_id)
+    row = stack.queries(job_id)[0]
+    with stack.db.read() as conn:
+        before = trace_of(conn, stack.objects, row.id)
+    settings = stack.settings.model_copy(update={"retention_s": 100.0})
+    assert fold(stack.db, settings, stack.now + 50) == 0
+    assert fold(stack.db, settings, stack.now + 200) == 1
+    assert fold(stack.db, settings, stack.now + 300) == 0
+    assert stack.calls(job_id) == []
+    with stack.db.read() as conn:
+        assert trace_of(conn, stack.objects, row.id) == before

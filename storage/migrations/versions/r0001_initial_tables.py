@@ -199,6 +199,7 @@ def upgrade() -> None:
         sa.Column("output_file_id", sa.Text(), nullable=True),
         sa.Column("error_file_id", sa.Text(), nullable=True),
         sa.Column("trace_prefix", sa.Text(), nullable=True),
+        sa.Column("folded_at", sa.Double(), nullable=True),
         sa.Column("completion_window_s", sa.Double(), nullable=True),
         sa.Column("expires_at", sa.Double(), nullable=True),
         sa.Column("attributes", sa.JSON(none_as_null=True), nullable=True),
@@ -216,6 +217,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_jobs_folded_at_ended_at"), ["folded_at", "ended_at"], unique=False)
         batch_op.create_index("ix_jobs_open", ["status", "created_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_project_id_created_at"), ["project_id", "created_at"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_source_source_ref"), ["source", "source_ref"], unique=False)
@@ -422,6 +424,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_jobs_source_source_ref"))
         batch_op.drop_index(batch_op.f("ix_jobs_project_id_created_at"))
         batch_op.drop_index("ix_jobs_open")
+        batch_op.drop_index(batch_op.f("ix_jobs_folded_at_ended_at"))
 
     op.drop_table("jobs")
     with op.batch_alter_table("files", schema=None) as batch_op:
