@@ -68,7 +68,8 @@ class Publisher:
     def _publish(self, wakeups: Sequence[Wakeup]) -> None:
         if self._producer is None:
             self._connection = self._app.connection_for_write()
-            # `channel()` tries once, where `default_channel` would try for ever.
+            # Left to itself, kombu pauses for seconds between two attempts, or tries for ever.
+            self._connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             self._producer = self._app.amqp.Producer(self._connection.channel(), auto_declare=False)
         with self._producer.batch():
             for wakeup in wakeups:

@@ -149,18 +149,22 @@ class Worker:
     def _finish(self) -> None:
         """Empty the hand while Celery waits for its task threads."""
         self._stopping.wait()
+        self._tell("draining")
         self.pipeline.finish(FINISH_S, self._hurry)
 
     def _close(self) -> None:
         self.pipeline.close()
-        try:
-            self._heartbeat.move("stopped")
-        except Transient as error:
-            _LOG.warning("the row of this worker was left as it is", action="worker.unstopped", error=str(error))
+        self._tell("stopped")
         self._app.publisher.close()
         self._database.close()
         celery_state.should_stop = None
         _LOG.info("worker has stopped", action="worker.stopped", worker=self.id)
+
+    def _tell(self, state: str) -> None:
+        try:
+            self._heartbeat.move(state)
+        except Transient as error:
+            _LOG.warning("the row of this worker is out of date", action="worker.untold", state=state, error=str(error))
 
     def _obey(self, wanted: str) -> None:
         """Drain: leave the queues, finish what is in hand, stay until told otherwise."""
