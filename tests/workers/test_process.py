@@ -149,6 +149,12 @@ def test_a_redelivered_message_never_makes_work_run_twice(fleet: Fleet, rows: Ro
     fleet.start(**settings)
     fleet.send(ids)
     fleet.until_leased(ids)
+
+    def scores() -> list[float]:
+        return [score for _, score in broker.zrange("unacked_index", 0, -1, withscores=True)]
+
+    taken = max(scores())
+    wait_until(lambda: min(scores()) > taken + 0.5, what="the step has renewed both messages")
     broker.zadd("unacked_index", dict.fromkeys(broker.zrange("unacked_index", 0, -1), 0.0), xx=True)
     fleet.until_ended()
     assert {(row.status, row.attempts, row.deaths) for row in rows.calls(*ids)} == {("done", 1, 0)}
