@@ -19,7 +19,7 @@ PIXELS = 192
 """Width and height of a rendered image."""
 CELL = PIXELS // 3
 """Pixels of a cell of the floor."""
-REACH: dict[str, float] = {"tiny": 12.0, "large": 21.0}
+REACH: dict[str, float] = {"tiny": 14.5, "large": 25.0}
 """Half the width of a thing, in pixels."""
 TURNS = 4
 """Rotations that are rendered."""
@@ -70,7 +70,7 @@ def render(scene: Scene) -> NDArray[np.uint8]:
 
 def _middle(thing: Thing) -> tuple[int, int]:
     """Pixel column and row of the middle of a thing; the shift keeps it within its cell."""
-    room = CELL / 2 - REACH[thing.size] * 1.15 - 1.0
+    room = CELL / 2 - REACH[thing.size] * 1.18 - 1.0
     column = (thing.column + 0.5) * CELL + thing.shift[0] * room
     row = (thing.row + 0.5) * CELL + thing.shift[1] * room
     return round(column), round(row)

@@ -1,9 +1,8 @@
 """The exact teacher: the program that knows the scene writes the four stages in words.
 
 The text is made for a model of a few million parameters: short, local, every thing by its number. In the
-REASONING each thing gets its verdict first and the evidence after it, as people speak ("#2 drop ... because
-it is a tiny shiny purple ball"). So a single pass commits before it has written down what it sees, while a
-judge reads both: there is something to find out by search.
+REASONING each thing is repeated, then stands whether the first description fits it (yes or no), whether the second
+does, and what follows for the running count.
 """
 
 from __future__ import annotations
@@ -64,34 +63,24 @@ def caption(scene: Scene) -> str:
     return " ".join(f"#{number} {thing.name}" for number, thing in enumerate(scene.things, 1))
 
 
-def verdict(question: Question, thing: Thing) -> str:
-    """The word that the program says of one thing."""
-    fits = [condition.fits(thing) for condition in question.conditions]
-    if question.family == "subtract":
-        return "drop" if any(fits) else "keep"
-    if question.family in ("compare", "relation"):
-        return {(True, True): "both", (True, False): "first", (False, True): "second"}.get((fits[0], fits[1]), "none")
-    return "yes" if fits[0] else "no"
+Checks = tuple[bool, ...]
+"""Whether each description of a question fits a thing."""
 
 
-def verdicts(question: Question) -> tuple[str, ...]:
-    """All words that `verdict` can say for this family."""
-    if question.family == "subtract":
-        return ("keep", "drop")
-    if question.family == "compare":
-        return ("first", "second", "both", "none")
-    return ("first", "second", "none") if question.family == "relation" else ("yes", "no")
+def checks(question: Question, thing: Thing) -> Checks:
+    """What the program finds of one thing."""
+    return tuple(condition.fits(thing) for condition in question.conditions)
 
 
-def reason(scene: Scene, question: Question, wrong: Mapping[int, str] | None = None) -> Reasoned:
-    """Verdict, running count and evidence for each thing, then the result.
+def reason(scene: Scene, question: Question, wrong: Mapping[int, Checks] | None = None) -> Reasoned:
+    """Each thing with its checks and the running count, then the result.
 
-    `wrong` replaces the verdict on some things (by place in the scene): a mistake that is carried on, to show
-    a judge what mistakes look like.
+    `wrong` replaces the checks of some things (by place in the scene): a mistake that is carried on, to show a
+    judge what mistakes look like.
     """
-    said = [(wrong or {}).get(i, verdict(question, thing)) for i, thing in enumerate(scene.things)]
+    said = [(wrong or {}).get(i, checks(question, thing)) for i, thing in enumerate(scene.things)]
     parts = [
-        " ".join([f"#{i + 1}", said[i], *_counts(question, said[: i + 1]), thing.name])
+        " ".join([f"#{i + 1} {thing.name}", *(_yes(fits) for fits in said[i]), *_counts(question, said[: i + 1])])
         for i, thing in enumerate(scene.things)
     ]
     result = _result(scene, question, said) if wrong else value(question, scene)
@@ -103,58 +92,60 @@ def reason(scene: Scene, question: Question, wrong: Mapping[int, str] | None = N
     return Reasoned(" ".join(parts), result)
 
 
-def _counts(question: Question, said: list[str]) -> list[str]:
-    if question.family == "subtract":
-        return [f"({said.count('keep')})"]
-    if question.family == "count":
-        return [f"({said.count('yes')})"]
-    if question.family == "compare":
-        return [f"({_first(said)})", f"[{_second(said)}]"]
+def _yes(truth: bool) -> str:
+    return "yes" if truth else "no"
+
+
+def _counts(question: Question, said: list[Checks]) -> list[str]:
+    """The running count after the last of the things said so far, for the families that count."""
+    match question.family:
+        case "subtract":
+            kept = sum(not any(fits) for fits in said)
+            return ["drop" if any(said[-1]) else "keep", f"({kept})"]
+        case "count":
+            return [f"({_number(said, 0)})"]
+        case "compare":
+            return [f"({_number(said, 0)})", f"[{_number(said, 1)}]"]
     return []
 
 
-def _first(said: list[str]) -> int:
-    return said.count("first") + said.count("both")
+def _number(said: list[Checks], which: int) -> int:
+    return sum(fits[which] for fits in said)
 
 
-def _second(said: list[str]) -> int:
-    return said.count("second") + said.count("both")
-
-
-def _compared(scene: Scene, question: Question, said: list[str]) -> str:
+def _compared(scene: Scene, question: Question, said: list[Checks]) -> str:
     """What the result rests on, for the families that compare two things."""
     if question.family == "compare":
-        return f"({_first(said)}) vs [{_second(said)}] "
+        return f"({_number(said, 0)}) vs [{_number(said, 1)}] "
     if question.family == "relation":
-        places = [_place(scene, said, word) for word in ("first", "second")]
-        return f"{places[0]} vs {places[1]} "
+        first, second = (_found(scene, said, which) for which in (0, 1))
+        return f"{_place(first)} vs {_place(second)} "
     return ""
 
 
-def _found(scene: Scene, said: list[str], word: str) -> Thing | None:
-    return next((thing for thing, spoken in zip(scene.things, said, strict=True) if spoken == word), None)
+def _found(scene: Scene, said: list[Checks], which: int) -> Thing | None:
+    return next((thing for thing, fits in zip(scene.things, said, strict=True) if fits[which]), None)
 
 
-def _place(scene: Scene, said: list[str], word: str) -> str:
-    thing = _found(scene, said, word)
+def _place(thing: Thing | None) -> str:
     return PLACES[thing.place] if thing else "unknown"
 
 
-def _result(scene: Scene, question: Question, said: list[str]) -> str:
-    """What follows from the verdicts as said, right or wrong."""
+def _result(scene: Scene, question: Question, said: list[Checks]) -> str:
+    """What follows from the checks as said, right or wrong."""
     match question.family:
         case "subtract":
-            return str(said.count("keep"))
+            return str(sum(not any(fits) for fits in said))
         case "count":
-            return str(said.count("yes"))
+            return str(_number(said, 0))
         case "compare":
-            return "yes" if _first(said) > _second(said) else "no"
+            return _yes(_number(said, 0) > _number(said, 1))
         case "exist":
-            return "yes" if "yes" in said else "no"
+            return _yes(_number(said, 0) > 0)
         case "attribute":
-            found = _found(scene, said, "yes")
+            found = _found(scene, said, 0)
             return str(getattr(found, question.asked)) if found else "unknown"
-    first, second = _found(scene, said, "first"), _found(scene, said, "second")
+    first, second = _found(scene, said, 0), _found(scene, said, 1)
     if first is None or second is None:
         return "unknown"
-    return "yes" if RELATIONS[question.asked](first, second) else "no"
+    return _yes(RELATIONS[question.asked](first, second))

@@ -1,6 +1,6 @@
 """Judge rows from the exact teacher: a text and the same text with a mistake, and which is better.
 
-A mistake is what a small model gets wrong: an attribute or place of a thing, a thing missed or made up, a verdict,
+A mistake is what a small model gets wrong: an attribute or place of a thing, a thing missed or made up, a check,
 a piece of evidence, a result. The known better text wins; of two wrong captions, the one with fewer mistakes.
 """
 
@@ -101,14 +101,20 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
         seen, truth = spoil(scene, rng)
         return Pair(Stage.REASONING, right, teacher.reason(seen, question).text, kept, truth)
     at = int(rng.integers(len(scene.things)))
-    said = teacher.verdict(question, scene.things[at])
-    others = [word for word in teacher.verdicts(question) if word != said]
-    wrong = {at: others[int(rng.integers(len(others)))]}
-    if rng.random() < 0.25 and len(scene.things) > 1:
-        again = int(rng.integers(len(scene.things)))
-        words = teacher.verdicts(question)
-        wrong.setdefault(again, words[int(rng.integers(len(words)))])
-    return Pair(Stage.REASONING, right, teacher.reason(scene, question, wrong).text, kept, f"#{at + 1} {said}")
+    wrong = {at: _flipped(question, scene.things[at], rng)}
+    if rng.random() < 0.25:
+        also = int(rng.integers(len(scene.things)))
+        wrong.setdefault(also, _flipped(question, scene.things[also], rng))
+    truth = " ".join("yes" if fits else "no" for fits in teacher.checks(question, scene.things[at]))
+    return Pair(Stage.REASONING, right, teacher.reason(scene, question, wrong).text, kept, f"#{at + 1} {truth}")
+
+
+def _flipped(question: Question, thing: Thing, rng: np.random.Generator) -> teacher.Checks:
+    """The checks of a thing, one of them wrong."""
+    found = list(teacher.checks(question, thing))
+    which = int(rng.integers(len(found)))
+    found[which] = not found[which]
+    return tuple(found)
 
 
 def _summaries(question: Question, rng: np.random.Generator) -> Pair:
@@ -153,9 +159,8 @@ def _answers(scene: Scene, question: Question, rng: np.random.Generator) -> Pair
             reasoned = teacher.reason(seen, question)
         else:
             at = int(rng.integers(len(scene.things)))
-            words = teacher.verdicts(question)
             wrong[Stage.CAPTION] = right[Stage.CAPTION]
-            reasoned = teacher.reason(scene, question, {at: words[int(rng.integers(len(words)))]})
+            reasoned = teacher.reason(scene, question, {at: _flipped(question, scene.things[at], rng)})
         wrong |= {Stage.REASONING: reasoned.text, Stage.CONCLUSION: reasoned.value}
         if rng.random() < 0.02:
             wrong[Stage.CONCLUSION] = _other_answer(question, rng)

@@ -21,7 +21,10 @@ from training.small.pairs import Pair, pair
 from training.small.tokenizer import ASSISTANT, BOS, END, IMAGE, USER
 
 KINDS: tuple[str, ...] = ("policy", "look", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
-"""`policy` writes all four stages, `look` ends after CAPTION, `judge-STAGE` compares two texts for a stage."""
+"""`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage."""
+
+LOOK = "Look."
+"""What a `look` row asks: more seeing per second of training than a question brings."""
 
 _SINCE_SHARE = 0.5
 """Share of judge rows whose label is followed by what tells the texts apart: more to learn from than one bit."""
@@ -50,9 +53,8 @@ def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int
     if kind in ("policy", "look"):
         stages = teacher.teach(scene, question)
         if kind == "look":
-            stages = {stage: stages[stage] for stage in (Stage.SUMMARY, Stage.CAPTION)}
-        reply = teacher.tagged(stages) + (END if kind == "policy" else "")
-        return Row(chat(question_text(query)), reply, render(scene))
+            return Row(chat(LOOK), teacher.tagged({Stage.CAPTION: stages[Stage.CAPTION]}) + END, render(scene))
+        return Row(chat(question_text(query)), teacher.tagged(stages) + END, render(scene))
     chosen = pair(kind.removeprefix("judge-"), scene, question, rng)
     return judge_row(query, chosen, bool(rng.random() < 0.5), bool(rng.random() < _SINCE_SHARE), render(scene))
 

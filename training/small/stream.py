@@ -35,6 +35,8 @@ class Phase:
     until: int
     things: tuple[int, int]
     shares: Mapping[str, float]
+    look: tuple[int, int] = (3, 9)
+    """Things in the scenes of `look` rows: the fuller a scene, the more there is to see for the price of one image."""
 
 
 class Collator:
@@ -65,7 +67,7 @@ class Collator:
         kinds = list(phase.shares)
         weights = np.cumsum([phase.shares[kind] for kind in kinds])
         kind = kinds[int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))]
-        fewest, most = phase.things
+        fewest, most = phase.look if kind == "look" else phase.things
         low = int(rng.integers(fewest, max(fewest, most - 1) + 1))
         return kind, (low, min(low + 1, most))
 
