@@ -105,6 +105,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("content_key", name=op.f("pk_stored_results")),
     )
+    with op.batch_alter_table("stored_results", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_stored_results_job_id"), ["job_id"], unique=False)
+
     op.create_table(
         "workers",
         sa.Column("id", sa.Text(), nullable=False),
@@ -149,6 +152,7 @@ def upgrade() -> None:
         sa.Column("policy", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("identity", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("managed_by", sa.Text(), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("updated_at", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_datasets_project_id")),
@@ -229,12 +233,14 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("dataset_id", sa.Text(), nullable=False),
         sa.Column("rule", sa.JSON(none_as_null=True), nullable=False),
-        sa.Column("overlap", sa.Text(), nullable=False),
-        sa.Column("catch_up", sa.Text(), nullable=False),
         sa.Column("options", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("managed_by", sa.Text(), nullable=True),
+        sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("paused_at", sa.Double(), nullable=True),
+        sa.Column("paused_by", sa.Text(), nullable=True),
         sa.Column("paused_reason", sa.Text(), nullable=True),
         sa.Column("cursor_at", sa.Double(), nullable=False),
+        sa.Column("next_at", sa.Double(), nullable=True),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("runs", sa.Integer(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
@@ -246,7 +252,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("project_id", "name", name=op.f("uq_schedules_project_id_name")),
     )
     with op.batch_alter_table("schedules", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_schedules_cursor_at"), ["cursor_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_schedules_dataset_id"), ["dataset_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_schedules_next_at"), ["next_at"], unique=False)
 
     op.create_table(
         "job_counters",
@@ -327,9 +334,18 @@ def upgrade() -> None:
         sa.Column("schedule_id", sa.Text(), nullable=False),
         sa.Column("due_at", sa.Double(), nullable=False),
         sa.Column("origin", sa.Text(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("overlap", sa.Text(), nullable=False),
+        sa.Column("priority", sa.Text(), nullable=False),
+        sa.Column("asked_by", sa.Text(), nullable=True),
+        sa.Column("begins_at", sa.Double(), nullable=False),
+        sa.Column("fired_at", sa.Double(), nullable=True),
         sa.Column("job_id", sa.Text(), nullable=True),
+        sa.Column("output_prefix", sa.Text(), nullable=True),
         sa.Column("report", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.Column("ended_at", sa.Double(), nullable=True),
@@ -338,10 +354,20 @@ def upgrade() -> None:
             ["schedule_id"], ["schedules.id"], name=op.f("fk_slots_schedule_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_slots")),
-        sa.UniqueConstraint("schedule_id", "due_at", "origin", name=op.f("uq_slots_schedule_id_due_at_origin")),
+        sa.UniqueConstraint(
+            "schedule_id", "due_at", "origin", "attempt", name=op.f("uq_slots_schedule_id_due_at_origin_attempt")
+        ),
     )
     with op.batch_alter_table("slots", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_slots_status_due_at"), ["status", "due_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_slots_job_id"), ["job_id"], unique=False)
+        batch_op.create_index(
+            "ix_slots_open",
+            ["status", "begins_at"],
+            unique=False,
+            postgresql_where=sa.text("status IN ('pending', 'fired')"),
+            sqlite_where=sa.text("status IN ('pending', 'fired')"),
+        )
+        batch_op.create_index("ix_slots_schedule", ["schedule_id", "id"], unique=False)
 
     op.create_table(
         "calls",
@@ -396,7 +422,13 @@ def downgrade() -> None:
 
     op.drop_table("calls")
     with op.batch_alter_table("slots", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_slots_status_due_at"))
+        batch_op.drop_index("ix_slots_schedule")
+        batch_op.drop_index(
+            "ix_slots_open",
+            postgresql_where=sa.text("status IN ('pending', 'fired')"),
+            sqlite_where=sa.text("status IN ('pending', 'fired')"),
+        )
+        batch_op.drop_index(batch_op.f("ix_slots_job_id"))
 
     op.drop_table("slots")
     with op.batch_alter_table("queries", schema=None) as batch_op:
@@ -417,7 +449,8 @@ def downgrade() -> None:
     op.drop_table("queries")
     op.drop_table("job_counters")
     with op.batch_alter_table("schedules", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_schedules_cursor_at"))
+        batch_op.drop_index(batch_op.f("ix_schedules_next_at"))
+        batch_op.drop_index(batch_op.f("ix_schedules_dataset_id"))
 
     op.drop_table("schedules")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
@@ -438,6 +471,9 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_workers_beat_at"))
 
     op.drop_table("workers")
+    with op.batch_alter_table("stored_results", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_stored_results_job_id"))
+
     op.drop_table("stored_results")
     op.drop_table("rollups")
     op.drop_table("queue_controls")
