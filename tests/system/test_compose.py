@@ -48,6 +48,15 @@ def test_names_every_part() -> None:
         assert services[volume]["volumes"][0].partition(":")[0] in load(SECRETS)["volumes"]
 
 
+def test_every_command_exists() -> None:
+    services = load(SECRETS)["services"].values()
+    ours = {service["command"][1] for service in services if service.get("command", [None])[:1] == ["stagebeam"]} - {
+        "scheduler"
+    }
+    nouns = {path.stem for path in (COMPOSE.parent / "orchestrator" / "cli").glob("*.py")}
+    assert ours <= nouns
+
+
 def test_publishes_on_loopback_alone() -> None:
     services = load(SECRETS)["services"]
     published = [port for service in services.values() for port in service.get("ports", [])]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -19,7 +17,9 @@ from orchestrator.embedded.folder import FolderInUse, locked
 from orchestrator.embedded.stack import check_port
 from orchestrator.embedded.supervisor import LONGEST_PAUSE_S, Program, Supervisor, pause_s
 from reasoning.errors import BadInput
-from tests.services.processes import SERVERS, free_port, wrapped
+from tests.api.conftest import line
+from tests.running.up import up
+from tests.services.processes import wrapped
 from tests.system.driving import Client
 from tests.waiting import wait_until
 
@@ -96,8 +96,6 @@ def test_socket_paths_stay_short(tmp_path: Path) -> None:
 
 
 def test_a_taken_port_says_so() -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -105,56 +103,24 @@ def test_a_taken_port_says_so() -> None:
             check_port("127.0.0.1", taken.getsockname()[1])
 
 
-@contextmanager
-def up(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
-    """`stagebeam up` as a user starts it."""
-    command = [sys.executable, "-m", "orchestrator.cli", "up", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--data", str(folder), "--model", "scripted"]
-    environment = {**os.environ, "STAGEBEAM_LEASE_S": "2", "STAGEBEAM_RECONCILE_S": "0.5", "STAGEBEAM_RESEND_S": "1"}
-    with (folder.parent / "up.log").open("a") as log:
-        process = subprocess.Popen([*wrapped(), *command], stderr=log, stdout=log, text=True, env=environment)
-    SERVERS.add(process.pid)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
-        SERVERS.discard(process.pid)
-
-
 @pytest.mark.timeout(120)
 def test_up_resumes_after_a_kill_and_stops_cleanly(tmp_path: Path) -> None:
-    folder, port = tmp_path / "data", free_port()
-    with up(folder, port) as first, Client(f"http://127.0.0.1:{port}") as client:
-        wait_until(client.ready, 40, what="the API is ready")
-        second = subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", "up", "--port", str(free_port()), "--data", str(folder)],
-            capture_output=True,
-            text=True,
-            timeout=25,
-            check=False,
-        )
+    folder = tmp_path / "data"
+    with up(folder) as first, Client(first.url) as client:
+        again = [sys.executable, "-m", "orchestrator.cli", "up", "--port", "0", "--data", str(folder)]
+        second = subprocess.run(again, capture_output=True, text=True, timeout=25, check=False)
         assert (second.returncode, "already runs" in second.stderr) == (4, True)
-        job_id = client.post("/api/jobs", {"lines": _lines(40)})["id"]
+        job_id = client.post("/api/jobs", {"lines": [line(f"q{i}") for i in range(40)]})["id"]
         wait_until(lambda: client.finished(job_id) >= 3, 20, what="some queries ended")
-        first.kill()
-        first.wait()
+        first.process.kill()
+        first.process.wait()
         with pytest.raises(httpx.TransportError):
             client.ready()
-    with up(folder, port) as again, Client(f"http://127.0.0.1:{port}") as client:
-        wait_until(client.ready, 40, what="the API is ready again")
+    with up(folder) as resumed, Client(resumed.url) as client:
         wait_until(lambda: client.ended(job_id), 40, what="the job ended")
         assert client.job(job_id)["counts"]["done"] == 40
-        started = time.monotonic()
-        again.send_signal(signal.SIGINT)
-        assert again.wait(25) == 0
-        assert time.monotonic() - started < 25
-
-
-def _lines(count: int) -> list[dict[str, object]]:
-    from tests.api.conftest import line
-
-    return [line(f"q{i}") for i in range(count)]
+        resumed.process.send_signal(signal.SIGINT)
+        assert resumed.process.wait(25) == 0
 
 
 def _runs(pid: int) -> bool:

@@ -1,0 +1,175 @@
+"""The commands against a running stack, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import png
+from tests.running.up import Up, up
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with up(tmp_path_factory.mktemp("cli") / "data", model="scripted:markers=true,seconds=0.01") as running:
+        yield running
+
+
+class Shell:
+    """Runs commands in a folder against the stack."""
+
+    def __init__(self, stack: Up, folder: Path) -> None:
+        self._environment = {**os.environ, "STAGEBEAM_URL": stack.url}
+        self.folder = folder
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self._environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments), cwd=self.folder, env=self._environment, stderr=subprocess.PIPE, text=True
+        )
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "orchestrator.cli", *arguments]
+
+    def write(self, *questions: str, **fields: Any) -> str:
+        (self.folder / "red.png").write_bytes(png())
+        lines = [
+            {"custom_id": f"q{i}", "question": question, "images": ["red.png"], **fields}
+            for i, question in enumerate(questions)
+        ]
+        (self.folder / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return "in.jsonl"
+
+
+@pytest.fixture
+def shell(stack: Up, tmp_path: Path) -> Shell:
+    return Shell(stack, tmp_path)
+
+
+def test_submit_wait_results_and_trace(shell: Shell) -> None:
+    done = shell("job", "submit", shell.write("One?", "Two?"), "--wait", "--json", "--candidates", "2", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    job = json.loads(done.stdout)
+    assert (job["status"], job["counts"]["done"], job["policy"]["candidates"], job["policy"]["seed"]) == (
+        "completed",
+        2,
+        2,
+        3,
+    )
+    assert "sent 1 image" in done.stderr
+    fetched = shell("job", "results", job["id"], "-o", "out.jsonl", "--trace")
+    assert (fetched.returncode, fetched.stdout) == (0, "")
+    lines = [json.loads(line) for line in (shell.folder / "out.jsonl").read_text().splitlines()]
+    assert {"custom_id", "status", "answer", "error", "usage"} <= set(lines[0])
+    assert [len(line["trace"]["stages"]) for line in lines] == [4, 4]
+    assert json.loads(shell("query", "show", f"{job['id']}/q1", "--json").stdout)["answer"] == lines[1]["answer"]
+    tree = shell("query", "trace", f"{job['id']}/q0").stdout
+    assert all(stage in tree for stage in ("SUMMARY", "CAPTION", "REASONING", "CONCLUSION", "kept"))
+    assert job["id"] in shell("job", "list").stdout
+    assert json.loads(shell("job", "show", job["id"], "--json").stdout)["id"] == job["id"]
+    assert shell("query", "show", f"{job['id']}/nope").returncode == 3
+    assert shell("job", "watch", job["id"]).returncode == 0
+
+
+def test_a_query_that_fails_is_1(shell: Shell) -> None:
+    done = shell("job", "submit", shell.write("Fine?", "Broken? #crash"), "--wait", "--json")
+    job = json.loads(done.stdout)
+    assert (done.returncode, job["counts"]["done"], job["counts"]["failed"]) == (1, 1, 1)
+    line = json.loads(shell("job", "results", job["id"]).stdout.splitlines()[1])
+    assert (line["status"], line["answer"]) == ("failed", None)
+    assert set(line["error"]) == {"code", "message", "stage", "attempts", "retryable"}
+
+
+def test_bad_lines_are_told_and_nothing_runs(shell: Shell) -> None:
+    shell.write("Fine?")
+    with (shell.folder / "in.jsonl").open("a") as lines:
+        lines.write('{"custom_id": "q1", "question": "?", "image": ["red.png"]}\n{"custom_id"\n')
+        lines.write('{"custom_id": "q3", "question": "?", "images": ["/etc/passwd"]}\n')
+        lines.write('{"custom_id": "q4", "question": "?", "images": ["gone.png"]}\n')
+    done = shell("job", "submit", "in.jsonl", "--json")
+    assert done.returncode == 2
+    job = json.loads(done.stdout)
+    assert job["status"] == "failed"
+    assert {error["line"] for error in job["errors"]} == {2, 3, 4, 5}
+    assert all(word in done.stderr for word in ("unknown_field", '"images"', "image_outside_roots", "image_missing"))
+    plan = shell("job", "submit", "in.jsonl", "--dry-run", "--json", "--on-bad-line", "skip")
+    assert (plan.returncode, json.loads(plan.stdout)["refused"]) == (2, 4)
+    skipped = shell("job", "submit", "in.jsonl", "--wait", "--json", "--on-bad-line", "skip")
+    counts = json.loads(skipped.stdout)["counts"]
+    assert (skipped.returncode, counts["done"], counts["failed"]) == (1, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--policy", "nope"], 2, "--policy"),
+        (["--policy", '{"candidats": 2}'], 2, "candidates"),
+        (["--candidates", "0"], 2, "policy.candidates"),
+        (["--strategy", "stage_bem"], 2, "stage_beam"),
+        (["--priority", "now"], 2, "priority"),
+    ],
+)
+def test_a_bad_flag_says_what_to_do(shell: Shell, arguments: list[str], code: int, said: str) -> None:
+    done = shell("job", "submit", shell.write("One?"), *arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+
+
+def test_steering_and_detaching(shell: Shell) -> None:
+    shell.write(*(f"{i}?" for i in range(200)))
+    job = json.loads(shell("job", "submit", "in.jsonl", "--json", "--name", "long").stdout)
+    watching = shell.start("job", "watch", job["id"])
+    assert watching.stderr is not None
+    watching.stderr.readline()
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(20) == 130
+    assert f"stagebeam job watch {job['id']}" in watching.stderr.read()
+    watching.stderr.close()
+    assert "paused" in shell("job", "pause", job["id"], "--reason", "lunch", "--json").stdout
+    assert shell("job", "resume", job["id"]).returncode == 0
+    assert json.loads(shell("job", "cancel", job["id"], "--dry-run", "--json").stdout)["status"] == "running"
+    assert json.loads(shell("job", "cancel", job["id"], "--json").stdout)["status"] in ("cancelling", "cancelled")
+    assert shell("job", "watch", job["id"]).returncode == 1
+    assert shell("job", "cancel", job["id"]).returncode in (0, 4)
+    assert shell("job", "show", "job_none").returncode == 3
+
+
+def test_workers(shell: Shell) -> None:
+    workers = [json.loads(line) for line in shell("worker", "list", "--json").stdout.splitlines()]
+    assert [(worker["state"], worker["model"]) for worker in workers] == [("ready", "scripted")]
+    assert shell("worker", "drain", workers[0]["id"], "--dry-run", "--json").returncode == 0
+    assert shell("worker", "drain", "nobody").returncode == 3
+
+
+def test_input_from_stdin(shell: Shell) -> None:
+    shell.write("One?")
+    text = (shell.folder / "in.jsonl").read_text()
+    done = shell("job", "submit", "-", "--wait", "--json", stdin=text)
+    assert json.loads(done.stdout)["counts"]["done"] == 1
+
+
+def test_an_unwritable_output_leaves_nothing(shell: Shell) -> None:
+    job = json.loads(shell("job", "submit", shell.write("One?"), "--wait", "--json").stdout)
+    assert shell("job", "results", job["id"], "-o", "no/such/folder.jsonl").returncode == 2
+    assert not (shell.folder / "no").exists()
