@@ -1,0 +1,61 @@
+"""What the broker holds: messages that wait, and messages that a worker has taken and not yet confirmed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery import Celery
+
+from orchestrator.service import queue_depth
+from reasoning.errors import Transient
+
+KEPT_S = 2.0
+TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Depths:
+    """One look. When it failed, `problem` says why and the numbers are those last seen."""
+
+    at: float
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Messages by model."""
+    reserved: int | None = None
+    """Messages taken and not confirmed, over all queues."""
+    problem: str | None = None
+
+
+class Broker:
+    """Looks at the broker at most every `KEPT_S`, however many ask."""
+
+    def __init__(self, app: Celery | None) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._last: Depths | None = None
+
+    def look(self, models: Sequence[str], now: float) -> Depths:
+        """The depths; a look that failed is told as such and never as zero."""
+        with self._lock:
+            if self._last is None or not 0 <= now - self._last.at < KEPT_S:
+                self._last = self._look(models, now)
+            return self._last
+
+    def _look(self, models: Sequence[str], now: float) -> Depths:
+        if self._app is None:
+            return Depths(now, problem="this process has no broker")
+        try:
+            waiting = {model: queue_depth(self._app, model) for model in models}
+            return Depths(now, waiting, _reserved(self._app))
+        except Transient as error:
+            known = self._last or Depths(now)
+            return Depths(now, known.waiting, known.reserved, str(error))
+
+
+def _reserved(app: Celery) -> int | None:
+    """Only the Redis transport keeps a list of them."""
+    with app.connection_for_read(connect_timeout=TIMEOUT_S) as connection:
+        channel: Any = connection.channel()
+        return int(channel.client.hlen(channel.unacked_key)) if hasattr(channel, "unacked_key") else None

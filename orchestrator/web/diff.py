@@ -1,0 +1,51 @@
+"""Two texts side by side, differing words marked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+MAX_WORDS = 3_000
+"""Longer texts are shown unmarked: matching is quadratic in the worst case."""
+
+_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stretch of one text: the same in both, or only in this one."""
+
+    kind: Literal["same", "only"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Both texts as runs; `changed` counts the words that differ, None when the texts were too long to compare."""
+
+    left: list[Run]
+    right: list[Run]
+    changed: int | None
+
+
+def word_diff(left: str, right: str) -> Diff:
+    """Compare word by word; white space counts as part of what it follows."""
+    a, b = _WORDS.findall(left), _WORDS.findall(right)
+    if len(a) > MAX_WORDS or len(b) > MAX_WORDS:
+        return Diff([Run("same", left)], [Run("same", right)], None)
+    runs: tuple[list[Run], list[Run]] = ([], [])
+    changed = 0
+    for tag, a_from, a_to, b_from, b_to in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        kind: Literal["same", "only"] = "same" if tag == "equal" else "only"
+        for side, words in zip(runs, (a[a_from:a_to], b[b_from:b_to]), strict=True):
+            if words:
+                side.append(Run(kind, "".join(words)))
+        if kind == "only":
+            changed += max(_count(a[a_from:a_to]), _count(b[b_from:b_to]))
+    return Diff(*runs, changed)
+
+
+def _count(words: list[str]) -> int:
+    return sum(not word.isspace() for word in words)

@@ -1,0 +1,69 @@
+"""Workers and queues: who works on what, what the broker holds, and the levers."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from orchestrator.api.access import record
+from orchestrator.web.pages import Ask
+from reasoning.errors import BadInput
+from storage import controls
+
+
+def workers(ask: Ask) -> Response:
+    """Queues by model and workers, with what each has in hand."""
+    now = ask.use.now()
+    snap = ask.web.snapshots.get(ask.viewer.project_id, now)
+    depths = ask.web.broker.look([model.model for model in snap.models], now)
+    return ask.page("workers.html", snap=snap, depths=depths, done=ask.query.get("done"), number=ask.query.get("n"))
+
+
+def pause_queue(ask: Ask) -> Response:
+    """Admit no more queries of a model."""
+    reason = _reason(ask)
+    with ask.use.db.write() as conn:
+        if not controls.pause_model(conn, ask.part("model"), ask.use.now(), reason, ask.viewer.actor):
+            raise BadInput(f"the queue of {ask.part('model')} is paused already", code="conflict")
+        record(conn, ask.viewer.caller, ask.use.now(), "queue.pause", ask.part("model"), reason)
+    return _back(ask, "paused")
+
+
+def resume_queue(ask: Ask) -> Response:
+    """Admit queries of a model again."""
+    with ask.use.db.write() as conn:
+        if not controls.resume_model(conn, ask.part("model")):
+            raise BadInput(f"the queue of {ask.part('model')} is not paused", code="conflict")
+        record(conn, ask.viewer.caller, ask.use.now(), "queue.resume", ask.part("model"))
+    return _back(ask, "resumed")
+
+
+def send_again(ask: Ask) -> Response:
+    """Have the messages of queued calls sent anew."""
+    reason = _reason(ask)
+    with ask.use.db.write() as conn:
+        number = controls.send_again(conn, ask.part("model"))
+        record(conn, ask.viewer.caller, ask.use.now(), "queue.send_again", ask.part("model"), reason)
+    return _back(ask, "sent", number)
+
+
+def drain(ask: Ask) -> Response:
+    """Have a worker finish what it holds and take nothing more, or work again."""
+    wanted = "run" if ask.field("wanted") == "run" else "drain"
+    worker, reason = ask.field("worker"), _reason(ask)
+    with ask.use.db.write() as conn:
+        if not controls.want(conn, worker, wanted):
+            raise BadInput(f"there is no worker {worker} that still runs", code="not_found")
+        record(conn, ask.viewer.caller, ask.use.now(), f"worker.{wanted}", worker, reason)
+    return _back(ask, wanted)
+
+
+def _back(ask: Ask, done: str, number: int | None = None) -> Response:
+    ask.web.snapshots.forget()
+    return ask.go("workers", done=done, n=number)
+
+
+def _reason(ask: Ask) -> str:
+    given = ask.field("reason")[:300]
+    if not given:
+        raise BadInput("say why: the reason is shown to everybody and kept in the audit record", code="missing_reason")
+    return given

@@ -1,0 +1,104 @@
+"""What people do to jobs and their queries from a page: each is audited with its reason, then redirects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import orjson
+from starlette.responses import Response, StreamingResponse
+
+from orchestrator import actions, bulk
+from orchestrator.api.access import record
+from orchestrator.bulk import Action
+from orchestrator.results import result_lines
+from orchestrator.web.jobs import job_of
+from orchestrator.web.pages import HEADERS, Ask
+from reasoning.errors import BadInput
+from storage.search import query_terms
+
+ANSWERED = ("done", "degraded")
+
+
+def cancel(ask: Ask) -> Response:
+    """Stop a job."""
+    job_id, reason = _named(ask)
+    actions.cancel_job(ask.use.db, job_id, ask.use.now(), reason)
+    return _done(ask, job_id, "cancel", reason)
+
+
+def pause(ask: Ask) -> Response:
+    """Admit no more queries of a job."""
+    job_id, reason = _named(ask)
+    actions.pause_job(ask.use.db, job_id, ask.use.now(), reason)
+    return _done(ask, job_id, "pause", reason)
+
+
+def resume(ask: Ask) -> Response:
+    """Admit queries again."""
+    job_id, _ = _named(ask, reason=False)
+    actions.resume_job(ask.use.db, job_id)
+    return _done(ask, job_id, "resume", None)
+
+
+def retry(ask: Ask) -> Response:
+    """Start what failed again."""
+    job_id, reason = _named(ask)
+    number = actions.retry_job(ask.use.db, job_id, ask.use.now(), reason)
+    return _done(ask, job_id, "retry", reason, number)
+
+
+def bulk_form(ask: Ask) -> Response:
+    """What an action on a filter would change, before it does."""
+    with ask.use.db.read() as conn:
+        job = job_of(ask, conn)
+        text = ask.query.get("filter", "")
+        terms = query_terms(text)
+        counts = {action: bulk.count(conn, job.id, terms, action) for action in bulk.STATUSES}
+    return ask.page("bulk.html", job=job, filter=text, counts=counts, most=bulk.MOST)
+
+
+def bulk_run(ask: Ask) -> Response:
+    """Do it, in bounded steps."""
+    job_id, reason = _named(ask)
+    action: Action = "cancel" if ask.field("action") == "cancel" else "retry"
+    text = ask.field("filter")
+    done = bulk.run(ask.use.db, job_id, query_terms(text), action, ask.use.now(), reason)
+    return _done(ask, job_id, "bulk", f"{reason} ({action} {text})", done.changed)
+
+
+def lines(ask: Ask) -> Response:
+    """Result lines as a download: all, answers alone or errors alone; partial while the job runs."""
+    with ask.use.db.read() as conn:
+        job = job_of(ask, conn)
+    part = ask.query.get("part", "all")
+    found = _lines(ask, job.id, part, trace=bool(ask.query.get("trace")))
+    headers = {**HEADERS, "content-disposition": f'attachment; filename="{job.id}-{_plain(part)}.jsonl"'}
+    return StreamingResponse(found, headers=headers, media_type="application/x-ndjson")
+
+
+def _lines(ask: Ask, job_id: str, part: str, *, trace: bool) -> Iterator[bytes]:
+    for _, line in result_lines(ask.use.db, ask.use.objects, job_id, trace=trace):
+        answered = line["status"] in ANSWERED
+        if part == "all" or answered is (part == "output"):
+            yield orjson.dumps(line) + b"\n"
+
+
+def _plain(part: str) -> str:
+    return part if part in ("output", "errors") else "results"
+
+
+def _named(ask: Ask, *, reason: bool = True) -> tuple[str, str]:
+    """The job of the address, which must be the viewer's, and the reason given."""
+    with ask.use.db.read() as conn:
+        job_id = job_of(ask, conn).id
+    given = ask.field("reason")[:300]
+    if reason and not given:
+        raise BadInput("say why: the reason is shown with the job and kept in the audit record", code="missing_reason")
+    return job_id, given
+
+
+def _done(ask: Ask, job_id: str, action: str, reason: str | None, number: int | None = None) -> Response:
+    with ask.use.db.write() as conn:
+        record(conn, ask.viewer.caller, ask.use.now(), f"job.{action}", job_id, reason)
+    ask.web.snapshots.forget()
+    return ask.go("jobs", job_id, done=action, n=number)

@@ -1,0 +1,227 @@
+"""Submitting a job: a form, a plan that says what it would come to, and only then the button that does it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any, get_args
+
+from starlette.datastructures import UploadFile
+from starlette.responses import Response
+
+from orchestrator.api.access import record
+from orchestrator.api.files import COPY_BYTES, Received, store
+from orchestrator.api.submissions import served_model
+from orchestrator.intake.survey import Report
+from orchestrator.service import new_id
+from orchestrator.submit import JobRequest, check, effective_policy, submit
+from orchestrator.web.pages import Ask
+from reasoning.errors import BadInput
+from reasoning.policy import FanOut, Judge, Mode, OnLimit, Policy, PromptStyle
+from reasoning.strategies import STRATEGIES
+from storage import files, overview
+from workers.messages import PRIORITIES
+
+MAIN = ("strategy", "mode", "candidates", "judge", "swap_check", "seed")
+"""Policy fields on the form itself; the others lie under "more"."""
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "strategy": tuple(STRATEGIES),
+    "mode": get_args(Mode),
+    "judge": get_args(Judge),
+    "swap_check": ("true", "false"),
+    "fan_out": get_args(FanOut),
+    "on_limit": get_args(OnLimit),
+    "prompts": get_args(PromptStyle),
+}
+INTEGERS = ("candidates", "top_k", "max_tokens", "retries", "judge_retries", "token_budget", "seed")
+NUMBERS = ("temperature", "top_p", "deadline_s")
+STORED_FILES = 30
+SHOWN_ERRORS = 20
+EXAMPLE = """\
+{"custom_id": "q-1", "question": "How many circles are there?", "images": ["data:image/png;base64,..."]}
+{"custom_id": "q-2", "question": "Which is larger?", "images": ["..."], "choices": ["square", "circle"], "answer": "B"}
+{"custom_id": "q-3", "question": "What is shown?", "images": ["blob:SHA256"], "policy": {"candidates": 8}}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the job would come to."""
+
+    report: Report
+    policy: Policy
+    """As it would be frozen."""
+    acceptable: bool
+    """Whether submitting it now would run anything."""
+    history: Any | None
+    """Seconds of engine time per query of earlier jobs: `low`, `high`, `jobs`; None without any."""
+
+
+@dataclass(slots=True)
+class Form:
+    """The fields as the person left them."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    file: Any | None = None
+    """Row of the input file, once there is one."""
+
+
+def form(ask: Ask) -> Response:
+    """The empty form, or one filled like an earlier job."""
+    values: dict[str, str] = {"model": served_model(ask.use.settings.model), "priority": "batch", "on_bad_line": "fail"}
+    source = None
+    like = ask.query.get("like")
+    if like:
+        with ask.use.db.read() as conn:
+            job = overview.job(conn, ask.viewer.project_id, like)
+            if job is not None:
+                values |= _values_of(job)
+                source = files.get(conn, ask.viewer.project_id, job.input_file_id) if job.input_file_id else None
+    return _show(ask, Form(values, source))
+
+
+def plan(ask: Ask) -> Response:
+    """Check every line and say what the job would cost. Nothing runs."""
+    filled = _filled(ask)
+    try:
+        if filled.file is None:
+            raise BadInput("choose a file, or paste some lines", code="missing_file", field="file")
+        request = _request(ask, filled)
+        report = check(ask.use.db, ask.use.objects, request, ask.use.settings, ask.use.now)
+        policy = effective_policy(request, ask.use.settings)
+    except BadInput as error:
+        return _show(ask, filled, problem=error)
+    bad = report.refused > 0 or report.error_count > 0
+    acceptable = report.accepted > 0 and (not bad or request.on_bad_line == "skip")
+    with ask.use.db.read() as conn:
+        history = overview.engine_seconds(conn, ask.viewer.project_id, request.model, policy.digest)
+    return _show(ask, filled, plan=Plan(report, policy, acceptable, history))
+
+
+def run(ask: Ask) -> Response:
+    """Submit what was planned."""
+    filled = _filled(ask)
+    now = ask.use.now()
+    try:
+        if filled.file is None:
+            raise BadInput("the file of this plan is gone; choose it again", code="missing_file", field="file")
+        request = _request(ask, filled)
+        with ask.use.db.write() as conn:
+            job_id = submit(conn, request, ask.use.settings, now, new_id)
+            record(conn, ask.viewer.caller, now, "job.submit", job_id)
+    except BadInput as error:
+        return _show(ask, filled, problem=error)
+    ask.web.snapshots.forget()
+    return ask.go("jobs", job_id, done="submit")
+
+
+def _show(ask: Ask, filled: Form, *, plan: Plan | None = None, problem: BadInput | None = None) -> Response:
+    with ask.use.db.read() as conn:
+        models = overview.models(conn, ask.viewer.project_id, ask.use.now())
+        stored = files.list_page(conn, ask.viewer.project_id, purpose="batch", limit=STORED_FILES)
+    own = served_model(ask.use.settings.model)
+    return ask.page(
+        "new_job.html",
+        400 if problem else 200,
+        values=filled.values,
+        file=filled.file,
+        plan=plan,
+        problem=problem,
+        models=[own, *(model for model in models if model != own)],
+        stored=stored,
+        choices=CHOICES,
+        main=MAIN,
+        more=[name for name in Policy().to_mapping() if name not in MAIN],
+        defaults=_defaults(ask, filled.values.get("model", "")),
+        priorities=tuple(PRIORITIES),
+        example=EXAMPLE,
+        shown_errors=SHOWN_ERRORS,
+    )
+
+
+def _filled(ask: Ask) -> Form:
+    """The form as sent; a file or pasted lines become a stored file, so that a second look needs no second upload."""
+    values = {name: value.strip() for name, value in ask.form.items() if isinstance(value, str) and name != "lines"}
+    upload, pasted = ask.form.get("file"), ask.form.get("lines")
+    received = None
+    if isinstance(upload, UploadFile) and upload.filename:
+        received = _measured(upload.file, upload.filename)
+    elif isinstance(pasted, str) and pasted.strip():
+        received = _measured(io.BytesIO(pasted.encode(errors="surrogatepass")), "pasted.jsonl")
+    file_id = values.get("stored") or values.get("file_id")
+    if received is not None and received.size:
+        file_id = str(store(ask.use, ask.viewer.caller, received)["id"])
+    with ask.use.db.read() as conn:
+        row = files.get(conn, ask.viewer.project_id, file_id) if file_id else None
+    return Form(values, row)
+
+
+def _measured(stream: IO[bytes], filename: str) -> Received:
+    digest, size = hashlib.sha256(), 0
+    while chunk := stream.read(COPY_BYTES):
+        digest.update(chunk)
+        size += len(chunk)
+    stream.seek(0)
+    return Received(stream, filename, size, digest.hexdigest())
+
+
+def _request(ask: Ask, filled: Form) -> JobRequest:
+    values = filled.values
+    return JobRequest(
+        project_id=ask.viewer.project_id,
+        input_file_id=filled.file.id if filled.file is not None else None,
+        model=values.get("model") or served_model(ask.use.settings.model),
+        policy=_policy(values),
+        name=values.get("name", ""),
+        priority=values.get("priority", "batch"),
+        on_bad_line="skip" if values.get("on_bad_line") == "skip" else "fail",
+    )
+
+
+def _policy(values: Mapping[str, str]) -> dict[str, Any]:
+    """The policy fields that were set; an empty one keeps its default. Raises BadInput on what is no number."""
+    found: dict[str, Any] = {}
+    for name in Policy().to_mapping():
+        text = values.get(f"policy.{name}", "")
+        if not text:
+            continue
+        if name == "swap_check":
+            found[name] = text == "true"
+        elif name in INTEGERS or name in NUMBERS:
+            found[name] = _number(name, text)
+        else:
+            found[name] = text
+    return found
+
+
+def _number(name: str, text: str) -> int | float:
+    try:
+        return int(text) if name in INTEGERS else float(text)
+    except ValueError:
+        kind = "a whole number" if name in INTEGERS else "a number"
+        message = f'policy.{name} is "{text[:40]}"; write {kind}'
+        raise BadInput(message, code="invalid_type", field=f"policy.{name}") from None
+
+
+def _values_of(job: Any) -> dict[str, str]:
+    """The form as an earlier job would fill it."""
+    values = {"model": job.model, "name": job.name, "priority": job.priority, "on_bad_line": job.on_bad_line}
+    for name, default in Policy().to_mapping().items():
+        value = job.policy.get(name, default)
+        if value is not None:
+            values[f"policy.{name}"] = str(value).lower() if isinstance(value, bool) else str(value)
+    return values
+
+
+def _defaults(ask: Ask, model: str) -> dict[str, str]:
+    """What an empty field stands for, with this model."""
+    request = JobRequest(project_id=ask.viewer.project_id, input_file_id=None, model=model)
+    try:
+        policy = effective_policy(request, ask.use.settings)
+    except BadInput:
+        policy = Policy()
+    return {
+        name: "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in policy.to_mapping().items()
+    }

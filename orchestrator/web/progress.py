@@ -1,0 +1,101 @@
+"""How far a job is and when it may end, said only when something honest can be said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.web import charts, numbers
+from orchestrator.web.charts import Segment
+from storage.transitions import JOB_ENDED
+
+STATES = ("done", "degraded", "failed", "expired", "cancelled", "running", "waiting")
+"""Of queries, in the order of the progress bar."""
+HALF_LIFE_S = 300.0
+"""An end this long ago counts half for the pace."""
+ENOUGH = 20
+"""Queries that must have ended before their pace is taken for the pace of the rest."""
+STALLED = 3.0
+"""No end for so many typical gaps, and at least `STALLED_S`: the job stands still."""
+STALLED_S = 60.0
+SOON_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a job stands."""
+
+    total: int
+    ended: int
+    counts: dict[str, int]
+    segments: list[Segment]
+    percent: str
+    """Rounded down: 100 % is said at the very end."""
+    pace: float | None
+    """Queries per second of late."""
+    forecast: str
+    """When it may end, as a sentence part; also when that cannot be said."""
+
+
+def progress(job: Any, lately: Sequence[float], now: float, *, forsaken: bool) -> Progress:
+    """Where a job row with its counters stands; `lately` is when its queries ended, newest first."""
+    counts = {state: int(getattr(job, state)) for state in STATES}
+    ended = job.total - counts["running"] - counts["waiting"]
+    pace = pace_of(lately, job.started_at, now)
+    return Progress(
+        total=job.total,
+        ended=ended,
+        counts=counts,
+        segments=charts.stacked(list(counts.items()), total=job.total),
+        percent=numbers.percent(ended, job.total),
+        pace=pace,
+        forecast=_forecast(job, counts["running"] + counts["waiting"], lately, pace, now, forsaken=forsaken),
+    )
+
+
+def pace_of(lately: Sequence[float], started_at: float | None, now: float) -> float | None:
+    """Ends per second, recent ones counting more; None before enough of them."""
+    if len(lately) < ENOUGH or started_at is None:
+        return None
+    seen_s = max(now - max(started_at, lately[-1]), 1e-3)
+    decay = math.log(2) / HALF_LIFE_S
+    weight = sum(math.exp(-decay * max(0.0, now - at)) for at in lately)
+    return weight * decay / (1 - math.exp(-decay * seen_s))
+
+
+def _forecast(job: Any, left: int, lately: Sequence[float], pace: float | None, now: float, *, forsaken: bool) -> str:
+    settled = _settled(job, left, forsaken=forsaken)
+    if settled is not None:
+        return settled
+    quiet_s = now - (lately[0] if lately else job.started_at or job.created_at)
+    if quiet_s > max(STALLED_S, STALLED / pace if pace else 10 * STALLED_S):
+        return f"nothing has ended for {numbers.seconds(quiet_s)}"
+    if pace is None:
+        return "not enough has ended yet to tell"
+    likely = left / pace
+    if likely < SOON_S:
+        return "less than a minute left"
+    spread = 1 / math.sqrt(len(lately))
+    low, high = likely * (1 - spread), likely * (1 + spread)
+    return f"about {_minutes(low)} to {_minutes(high)} left"
+
+
+def _settled(job: Any, left: int, *, forsaken: bool) -> str | None:
+    """What to say where the pace plays no part."""
+    if job.status in JOB_ENDED:
+        return ""
+    if job.status != "running":
+        return {"validating": "the lines are checked", "cancelling": "the last calls are stopped"}.get(
+            job.status, "the files are written"
+        )
+    if job.paused_at is not None:
+        return "paused: what runs goes on, nothing new starts"
+    if not left:
+        return "the files come next"
+    return "no worker serves this model" if forsaken else None
+
+
+def _minutes(value: float) -> str:
+    return numbers.seconds(max(60.0, math.ceil(value / 60) * 60)).removesuffix(" 00 s")

@@ -1,0 +1,81 @@
+"""The table of all pages: method, address, role, handler. What is not in it does not exist."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from orchestrator.api.services import Services
+from orchestrator.web import (
+    calls,
+    compare,
+    failures,
+    fleet,
+    home,
+    images,
+    job_actions,
+    jobs,
+    judging,
+    login,
+    new_job,
+    queries,
+    records,
+)
+from orchestrator.web.assets import Assets
+from orchestrator.web.broker import Broker
+from orchestrator.web.pages import Page, Web, answer, error_page
+from orchestrator.web.render import Templates
+from orchestrator.web.snapshot import Snapshots
+
+PAGES: tuple[Page, ...] = (
+    Page("GET", "/login", None, login.form, "log in with an API key", 10),
+    Page("POST", "/login", None, login.enter, "begin a session", 12),
+    Page("POST", "/logout", None, login.leave, "end the session", 3),
+    Page("GET", "/", "viewer", home.overview, "what waits, what runs, who works, what needs a person", 10),
+    Page("GET", "/jobs", "viewer", jobs.job_list, "jobs, filtered by the address", 12),
+    Page("GET", "/new-job", "operator", new_job.form, "submit: the form", 14),
+    Page("POST", "/new-job", "operator", new_job.plan, "submit: every line checked, the cost said, nothing run", 22),
+    Page("POST", "/new-job/run", "operator", new_job.run, "submit: do it", 16),
+    Page("GET", "/jobs/{job_id}", "viewer", jobs.job_page, "progress, causes of failures, use, actions", 15),
+    Page("POST", "/jobs/{job_id}/cancel", "operator", job_actions.cancel, "stop a job", 10),
+    Page("POST", "/jobs/{job_id}/pause", "operator", job_actions.pause, "admit no more queries of a job", 10),
+    Page("POST", "/jobs/{job_id}/resume", "operator", job_actions.resume, "admit queries again", 10),
+    Page("POST", "/jobs/{job_id}/retry", "operator", job_actions.retry, "start what failed again", 20),
+    Page("GET", "/jobs/{job_id}/lines", "viewer", job_actions.lines, "result lines as a download", 6),
+    Page("GET", "/jobs/{job_id}/queries", "viewer", queries.query_list, "queries, filtered by the address", 13),
+    Page("GET", "/jobs/{job_id}/bulk", "operator", job_actions.bulk_form, "what a bulk action would change", 14),
+    Page("POST", "/jobs/{job_id}/bulk", "operator", job_actions.bulk_run, "retry or cancel what a filter finds", 100),
+    Page("GET", "/jobs/{job_id}/judge", "viewer", judging.health, "how the judge of a job did", 13),
+    Page("GET", "/queries/{query_id}", "viewer", queries.query_page, "answer, stages, judge, timeline, raw", 17),
+    Page("GET", "/queries/{query_id}/raw", "viewer", queries.query_raw, "the trace document", 6),
+    Page("GET", "/queries/{query_id}/calls/{call_id}", "viewer", calls.call_page, "a call: the prompt as sent", 14),
+    Page("GET", "/queries/{query_id}/verdicts/{stage}/{number}", "viewer", calls.verdict_page, "a match", 13),
+    Page("GET", "/queries/{query_id}/diff/{stage}", "viewer", calls.diff_page, "two candidates, word by word", 13),
+    Page("GET", "/compare", "viewer", compare.compare, "two jobs over the same questions", 14),
+    Page("GET", "/workers", "viewer", fleet.workers, "queues and workers", 10),
+    Page("POST", "/queues/{model}/pause", "operator", fleet.pause_queue, "admit no more queries of a model", 6),
+    Page("POST", "/queues/{model}/resume", "operator", fleet.resume_queue, "admit queries of a model again", 6),
+    Page("POST", "/queues/{model}/send", "operator", fleet.send_again, "send the messages of queued calls anew", 6),
+    Page("POST", "/workers/drain", "operator", fleet.drain, "finish what is in hand and take nothing more", 6),
+    Page("GET", "/failures", "viewer", failures.failures, "what failed lately, by cause", 12),
+    Page("GET", "/schedules", "viewer", records.schedules, "recurring runs", 11),
+    Page("GET", "/audit", "viewer", records.audit, "who did what, and why", 11),
+    Page("GET", "/settings", "admin", records.settings, "effective settings", 10),
+    Page("GET", "/images/{sha256}", "viewer", images.picture, "an image, written anew", 3),
+    Page("GET", "/images/{sha256}/original", "viewer", images.original, "an image as sent, as a download", 3),
+)
+"""Statement budgets include the look at the session and, where it is due, the shared snapshot (seven statements)."""
+
+
+def make_pages(services: Services) -> Starlette:
+    """The pages as an application, to be mounted at the root after everything else."""
+    assets = Assets()
+    templates = Templates(services.settings.path_prefix, assets)
+    snapshots = Snapshots(services.db, services.settings.heartbeat_s)
+    web = Web(services, templates, snapshots, Broker(services.publisher))
+    routes = [Route(page.path, answer(web, page), methods=[page.method]) for page in PAGES]
+    routes.append(Route("/static/{name}", assets.serve, methods=["GET"]))
+    return Starlette(routes=routes, exception_handlers={HTTPException: partial(error_page, web)})

@@ -1,0 +1,168 @@
+"""How one question was thought through, made ready to be looked at: stages as columns of candidates, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.web import bracket, verdicts
+from orchestrator.web.bracket import Bracket
+from orchestrator.web.verdicts import VerdictView
+
+FIRST_SIGHT = 420
+"""Characters of a candidate that a card shows before it is opened."""
+WORTH = {"kept": 0, "open": 1, "pruned": 2, "duplicate": 3, "failed": 4}
+"""Order of the cards of a stage: the kept one on top, so that the kept path is a straight line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One candidate of one stage."""
+
+    index: int
+    attempt: int
+    status: str
+    """kept, pruned, duplicate, failed or open."""
+    reason: str | None
+    text: str
+    """Inner text where there is one, else as generated."""
+    raw: str
+    format_ok: bool | None
+    tokens: int | None
+    finish: str | None
+    seed: int | None
+    call: str
+    matches: list[VerdictView] = field(default_factory=list)
+
+    @property
+    def wins(self) -> int:
+        return sum(match.winner == self.index for match in self.matches)
+
+    @property
+    def long(self) -> bool:
+        return len(self.text) > FIRST_SIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class StageView:
+    """One column: the candidates of a stage, the matches between them, and the sentence that sums it up."""
+
+    name: str
+    cards: list[Card]
+    verdicts: list[VerdictView]
+    winner: int | None
+    flaw: str | None
+    bracket: Bracket | None
+    tokens: int
+    seconds: float | None
+    """From the first start to the last end of its calls; None where times are not kept."""
+
+    @property
+    def kept(self) -> Card | None:
+        return next((card for card in self.cards if card.status == "kept"), None)
+
+    @property
+    def drawn(self) -> int:
+        """Candidates with text, further attempts included."""
+        return sum(bool(card.raw) for card in self.cards)
+
+    @property
+    def doubts(self) -> int:
+        """Matches that were not decided plainly."""
+        return sum(not match.sure for match in self.verdicts if match.winner is not None)
+
+    @property
+    def why(self) -> str:
+        """One sentence on how the choice was made."""
+        if self.winner is None:
+            return "no candidate is chosen yet" if self.cards else "not begun"
+        won = [match for match in self.verdicts if match.winner == self.winner]
+        if won:
+            return f"Candidate {self.winner} " + ", then ".join(_beat(match) for match in won) + "."
+        same = sum(card.status == "duplicate" for card in self.cards)
+        if same:
+            return f"Candidate {self.winner} stands for all: {same} more had the same text, so nothing was judged."
+        return f"Candidate {self.winner} was the only one that could be used." if self.drawn > 1 else "One candidate."
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """The whole search."""
+
+    stages: list[StageView]
+    answer: Mapping[str, Any] | None
+    error: Mapping[str, Any] | None
+    usage: Mapping[str, Any]
+
+    @property
+    def candidates(self) -> int:
+        return sum(stage.drawn for stage in self.stages)
+
+    @property
+    def matches(self) -> int:
+        return sum(len(stage.verdicts) for stage in self.stages)
+
+    @property
+    def closest(self) -> VerdictView | None:
+        """The match decided by the least margin."""
+        known = [
+            (abs(match.margin), match) for each in self.stages for match in each.verdicts if match.margin is not None
+        ]
+        return min(known, key=lambda pair: pair[0])[1] if known else None
+
+    def stage(self, name: str) -> StageView | None:
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+
+def view(trace: Mapping[str, Any], calls: Sequence[Any] = ()) -> Thought:
+    """A trace document, with the call rows behind it where they are still rows."""
+    return Thought(
+        stages=[_stage(stage, calls) for stage in trace["stages"]],
+        answer=trace["answer"],
+        error=trace["error"],
+        usage=trace["usage"],
+    )
+
+
+def _stage(stage: Mapping[str, Any], calls: Sequence[Any]) -> StageView:
+    matches = [verdicts.view(number, verdict) for number, verdict in enumerate(stage["verdicts"])]
+    cards = [_card(candidate, matches) for candidate in stage["candidates"]]
+    own = [call for call in calls if call.stage == stage["stage"]]
+    starts = [call.started_at for call in own if call.started_at is not None]
+    ends = [call.ended_at for call in own if call.ended_at is not None]
+    return StageView(
+        name=stage["stage"],
+        cards=sorted(cards, key=lambda card: (WORTH.get(card.status, 9), card.index, card.attempt)),
+        verdicts=matches,
+        winner=stage["winner"],
+        flaw=stage["flaw"],
+        bracket=bracket.draw(stage["verdicts"], stage["winner"]),
+        tokens=sum(card.tokens or 0 for card in cards),
+        seconds=max(ends) - min(starts) if starts and ends else None,
+    )
+
+
+def _card(candidate: Mapping[str, Any], matches: Sequence[VerdictView]) -> Card:
+    raw = candidate.get("text", "")
+    met = [match for match in matches if candidate["index"] in match.pair] if raw else []
+    played = candidate["status"] in ("kept", "pruned", "open")
+    return Card(
+        index=candidate["index"],
+        attempt=candidate["attempt"],
+        status=candidate["status"],
+        reason=candidate["reason"],
+        text=candidate.get("inner") or raw,
+        raw=raw,
+        format_ok=candidate.get("format_ok"),
+        tokens=candidate.get("tokens"),
+        finish=candidate.get("finish"),
+        seed=candidate.get("seed"),
+        call=candidate["call"],
+        matches=met if played else [],
+    )
+
+
+def _beat(match: VerdictView) -> str:
+    margin = "" if match.margin is None else f", margin {match.margin:.2f}".replace("-", "\u2212")
+    return f"beat {match.loser} ({match.ground_short}{margin})"
