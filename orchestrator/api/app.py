@@ -11,6 +11,7 @@ from orchestrator.api import blobs, errors, files, health, jobs, metrics, querie
 from orchestrator.api.guard import Guard
 from orchestrator.api.openai import routes as openai_routes
 from orchestrator.api.services import Services
+from orchestrator.web.routes import make_pages
 from storage.database import Database
 from storage.objects import ObjectStore
 from storage.settings import Settings
@@ -32,6 +33,7 @@ def make_api(settings: Settings, db: Database, objects: ObjectStore, publisher: 
         app.include_router(subject.router)
     for router in openai_routes.ROUTERS:
         app.include_router(router)
+    app.router.routes.extend(make_pages(app.state.services))
     errors.install(app)
     app.add_middleware(Guard, settings=settings)
     return app

@@ -14,7 +14,7 @@ from storage.settings import Settings
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
-UPLOAD_PATHS = ("/api/files", "/v1/files")
+UPLOAD_PATHS = ("/api/files", "/v1/files", "/new-job")
 """Routes that take files; all others take one record."""
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

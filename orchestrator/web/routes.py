@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
 from orchestrator.api.services import Services
 from orchestrator.web import (
@@ -26,7 +25,7 @@ from orchestrator.web import (
 )
 from orchestrator.web.assets import Assets
 from orchestrator.web.broker import Broker
-from orchestrator.web.pages import Page, Web, answer, error_page
+from orchestrator.web.pages import Ask, Page, Web, answer
 from orchestrator.web.render import Templates
 from orchestrator.web.snapshot import Snapshots
 
@@ -70,12 +69,31 @@ PAGES: tuple[Page, ...] = (
 """Statement budgets include the look at the session and, where it is due, the shared snapshot (seven statements)."""
 
 
-def make_pages(services: Services) -> Starlette:
-    """The pages as an application, to be mounted at the root after everything else."""
+def make_pages(services: Services) -> list[BaseRoute]:
+    """The routes of the pages, to be added after all others: the last one answers what nobody else does."""
     assets = Assets()
     templates = Templates(services.settings.path_prefix, assets)
     snapshots = Snapshots(services.db, services.settings.heartbeat_s)
     web = Web(services, templates, snapshots, Broker(services.publisher))
-    routes = [Route(page.path, answer(web, page), methods=[page.method]) for page in PAGES]
+    routes: list[BaseRoute] = [Route(page.path, answer(web, page), methods=[page.method]) for page in PAGES]
     routes.append(Route("/static/{name}", assets.serve, methods=["GET"]))
-    return Starlette(routes=routes, exception_handlers={HTTPException: partial(error_page, web)})
+    routes.append(_Elsewhere("/{rest:path}", answer(web, NOWHERE), methods=["GET"]))
+    return routes
+
+
+def _not_found(_ask: Ask) -> Response:
+    raise HTTPException(404)
+
+
+NOWHERE = Page("GET", "/{rest:path}", None, _not_found, "a page that does not exist", 3)
+OTHERS = ("/api", "/v1", "/health", "/metrics")
+"""Below these addresses programs ask, and get the JSON of the API when there is nothing."""
+
+
+class _Elsewhere(Route):
+    """Every address that nothing else answers, those of programs left out."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["path"].removeprefix(scope.get("root_path", "")).startswith(OTHERS):
+            return Match.NONE, {}
+        return super().matches(scope)
