@@ -16,6 +16,7 @@ from typing import IO, Any
 import orjson
 import structlog
 
+from orchestrator.outbox import announce
 from orchestrator.results import RENDERERS, Renderer
 from orchestrator.traces import traces_of, write_part
 from storage import files, jobs, queries, transitions
@@ -77,24 +78,30 @@ def _write_lines(db: Database, objects: ObjectStore, job: Any, renderer: Rendere
             page = queries.next_page(conn, job.id, after_line=after_line, size=PART_QUERIES)
             if page is None:
                 return
-            traces = traces_of(conn, objects, job, page.rows)
+            # Results that were taken over keep their traces where they are.
+            own = [row for row in page.rows if row.reused_from is None]
+            traces = traces_of(
+                conn, objects, job, [row for row in page.rows if row.reused_from is None or _asked(job, row)]
+            )
         for row in page.rows:
             (output if row.status in ANSWERED else error).write(renderer(job, row, _shown(job, row, traces)))
         key = keys.job_file(job.id, f"traces/part-{part:06d}.jsonl.zst")
-        write_part(
-            objects,
-            key,
-            ({"id": row.id, "custom_id": row.custom_id, "trace": traces[row.id]} for row in page.rows),
-        )
-        with db.write() as conn:
-            queries.set_trace_key(conn, [row.id for row in page.rows], key)
+        if own:
+            write_part(
+                objects, key, ({"id": row.id, "custom_id": row.custom_id, "trace": traces[row.id]} for row in own)
+            )
+            with db.write() as conn:
+                queries.set_trace_key(conn, [row.id for row in own], key)
         after_line, part = page.last_line, part + 1
 
 
 def _shown(job: Any, row: Any, traces: dict[int, dict[str, Any]]) -> dict[str, Any] | None:
     """The hidden stages go into the output file only when the submission asked for them."""
-    asked = (job.options or {}).get("trace") or (row.body.get("wire") or {}).get("trace")
-    return traces[row.id] if asked else None
+    return traces[row.id] if _asked(job, row) else None
+
+
+def _asked(job: Any, row: Any) -> bool:
+    return bool((job.options or {}).get("trace") or (row.body.get("wire") or {}).get("trace"))
 
 
 def _end(
@@ -130,5 +137,6 @@ def _end(
             to = "cancelled"
         else:
             to = "expired" if job.status_reason == "expired" else "completed"
-        transitions.move_job(conn, job.id, to, now, reason=job.status_reason or "all queries ended", **columns)
+        if transitions.move_job(conn, job.id, to, now, reason=job.status_reason or "all queries ended", **columns):
+            announce(conn, job, to, now)
     log.info("A job ended.", action="job.ended", job_id=job.id, status=to)

@@ -30,19 +30,19 @@ def traces_of(conn: Connection, objects: ObjectStore, job: Any, rows: Sequence[A
     """Trace documents of queries of one job, by query id."""
     calls = planning.calls_of(conn, [row.id for row in rows])
     found = {}
-    folded: dict[str, list[int]] = {}
+    folded: dict[str, dict[int, int]] = {}
     for row in rows:
         if row.id not in calls and row.trace_key is not None:
-            folded.setdefault(row.trace_key, []).append(row.id)
+            # A result that was taken over has its trace under the query that it came from.
+            folded.setdefault(row.trace_key, {})[row.reused_from or row.id] = row.id
             continue
         policy = Policy.from_mapping(job.policy).with_overrides(row.body.get("policy") or {})
         # A line that validation refused has no question; its trace is one of no stages begun.
         query = queries.to_record(row.custom_id, {"question": "", "images": [], **row.body})
         found[row.id] = build_trace(policy, query, calls.get(row.id, []), decided(row))
     for key, ids in folded.items():
-        wanted = set(ids)
         found.update(
-            (document["id"], document["trace"]) for document in read_part(objects, key) if document["id"] in wanted
+            (ids[document["id"]], document["trace"]) for document in read_part(objects, key) if document["id"] in ids
         )
     return found
 

@@ -8,6 +8,7 @@ uniqueness of `custom_id` depends on all lines, but looks at no image and writes
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,9 +26,12 @@ from orchestrator.intake.keeper import BlobKeeper, Keeper
 from orchestrator.intake.pictures import Limits
 from orchestrator.intake.records import LineError, RefusedLine
 from orchestrator.intake.resolve import ImageResolver, Verified
+from orchestrator.intake.reuse import Reuse
 from orchestrator.intake.rows import NewQuery, delete_queries, insert_queries
 from orchestrator.intake.seen import SeenIds
 from orchestrator.intake.validate import LineFormat, LineRules, validate
+from orchestrator.limits import queue_overrun
+from orchestrator.outbox import announce
 from reasoning.errors import BadInput, InvariantBroken
 from reasoning.policy import Policy
 from storage import transitions
@@ -123,6 +127,7 @@ class _Ingest:
         self._db = db
         self._job = job
         self._clock = clock
+        self._reuse = Reuse.of(job)
         self._at: int = job.ingested_lines
         self._errors: list[dict[str, Any]] = list(job.errors or ())
         self._error_count: int = job.error_count
@@ -137,8 +142,7 @@ class _Ingest:
     def write(self, chunk: Chunk) -> None:
         """One chunk in one transaction: rows, counters, errors and how far we are."""
         self._note([error for _, line in chunk.refused for error in line.errors])
-        new = [] if self._doomed else list(_rows(chunk))
-        failed = sum(1 for query in new if query.error)
+        new = [] if self._doomed else list(_rows(chunk, self._reuse))
         with self._db.write() as conn:
             moved = conn.execute(
                 update(_JOBS)
@@ -147,9 +151,11 @@ class _Ingest:
             )
             if moved.rowcount != 1:
                 raise _Superseded
+            if self._reuse:
+                new = self._reuse.taken_over(conn, new)
             insert_queries(conn, self._job.id, new, self._clock())
-            counts = {"total": len(new), "waiting": len(new) - failed, "failed": failed}
-            transitions.add_counts(conn, self._job.id, counts)
+            counts = Counter(query.status for query in new)
+            transitions.add_counts(conn, self._job.id, {"total": len(new), **counts})
         self._at = chunk.last_line
         self._lines += len(new)
 
@@ -160,6 +166,11 @@ class _Ingest:
 
     def finish(self, stop: Callable[[], bool]) -> IngestResult:
         """The file is read: run the job, or remove its rows and fail it."""
+        if not self._doomed:
+            with self._db.read() as conn:
+                overrun = queue_overrun(conn, self._job.id)
+            if overrun is not None:
+                self.refuse_file(overrun)
         if not self._doomed:
             return self.result("running" if self._move("running", "the input is valid") else "superseded")
         while True:
@@ -186,7 +197,7 @@ class _Ingest:
 
     def _move(self, to: str, reason: str) -> bool:
         with self._db.write() as conn:
-            return transitions.move_job(
+            moved = transitions.move_job(
                 conn,
                 self._job.id,
                 to,
@@ -195,6 +206,9 @@ class _Ingest:
                 errors=self._errors or None,
                 error_count=self._error_count,
             )
+            if moved and to == "failed":
+                announce(conn, self._job, to, self._clock())
+            return moved
 
     def _note(self, errors: Sequence[LineError]) -> None:
         self._error_count += len(errors)
@@ -243,9 +257,10 @@ def read_chunks(stream: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _rows(chunk: Chunk) -> Iterator[NewQuery]:
+def _rows(chunk: Chunk, reuse: Reuse | None) -> Iterator[NewQuery]:
     for number, line, hashes in chunk.accepted:
-        yield NewQuery(number, line.custom_id, orjson.dumps(line.body(hashes)).decode())
+        key = reuse.key(line, hashes) if reuse else None
+        yield NewQuery(number, line.custom_id, orjson.dumps(line.body(hashes)).decode(), content_key=key)
     for number, refused in chunk.refused:
         yield _refused_row(number, refused)
 

@@ -16,57 +16,81 @@ from storage.tables import Query
 _QUERIES = Query.__table__
 
 _COLUMNS = ("job_id", "line", "custom_id", "status", "body", "error", "retries", "created_at", "ended_at")
-_INSERT = f"INSERT INTO queries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608 - names only
-_COPY = f"COPY queries ({', '.join(_COLUMNS)}) FROM STDIN"
+_KEYED = (*_COLUMNS, "content_key", "reused_from", "answer", "format_ok", "path", "trace_key")
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """The result of an earlier run that a query takes over; `path` is encoded JSON."""
+
+    query_id: int
+    answer: str | None
+    format_ok: bool | None
+    path: str | None
+    trace_key: str
 
 
 @dataclass(frozen=True, slots=True)
 class NewQuery:
-    """One row to insert; JSON is encoded already. With an `error` the query is failed from the start."""
+    """One row to insert; JSON is encoded already. With an `error` or an `earlier` result it has ended already."""
 
     line: int
     custom_id: str
     body: str
     error: str | None = None
+    content_key: str | None = None
+    """What the result depends on; None where nobody will take it over."""
+    earlier: Earlier | None = None
+
+    @property
+    def status(self) -> str:
+        return "failed" if self.error else "done" if self.earlier else "waiting"
 
 
 def insert_queries(conn: Connection, job_id: str, queries: Sequence[NewQuery], now: float) -> None:
     """Insert the rows of one chunk. Raises DBAPIError, as any other statement would."""
-    rows = [
-        (
-            job_id,
-            query.line,
-            query.custom_id,
-            "failed" if query.error else "waiting",
-            query.body,
-            query.error,
-            0,
-            now,
-            now if query.error else None,
-        )
-        for query in queries
-    ]
-    if not rows:
-        return
-    if conn.dialect.name == "sqlite":
-        conn.exec_driver_sql(_INSERT, rows)
-        return
-    _copy(conn, rows)
+    for columns in (_COLUMNS, _KEYED):
+        rows = [
+            _values(job_id, query, now, columns)
+            for query in queries
+            if (query.content_key is None) is (columns is _COLUMNS)
+        ]
+        if not rows:
+            continue
+        if conn.dialect.name == "sqlite":
+            conn.exec_driver_sql(_insert(columns), rows)
+        else:
+            _copy(conn, f"COPY queries ({', '.join(columns)}) FROM STDIN", rows)
 
 
-def _copy(conn: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+def _values(job_id: str, query: NewQuery, now: float, columns: tuple[str, ...]) -> tuple[Any, ...]:
+    status = query.status
+    ended_at = None if status == "waiting" else now
+    plain = (job_id, query.line, query.custom_id, status, query.body, query.error, 0, now, ended_at)
+    if columns is _COLUMNS:
+        return plain
+    found = query.earlier
+    result = (found.query_id, found.answer, found.format_ok, found.path, found.trace_key) if found else (None,) * 5
+    return (*plain, query.content_key, *result)
+
+
+def _insert(columns: tuple[str, ...]) -> str:
+    return f"INSERT INTO queries ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - names only
+
+
+def _copy(conn: Connection, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
     import psycopg
 
     connection = conn.connection.driver_connection
     if not isinstance(connection, psycopg.Connection):
         raise InvariantBroken(f"COPY needs a connection of psycopg, not {type(connection).__name__}")
     try:
-        with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:
         # SQLAlchemy does not see what goes past it; in its own clothes the error is translated like all others.
-        raise DBAPIError(_COPY, None, error) from error
+        raise DBAPIError(statement, None, error) from error
 
 
 def delete_queries(conn: Connection, job_id: str, count: int) -> dict[str, int]:

@@ -168,9 +168,10 @@ def test_slots_and_workers_move(database: Database):
         both = {"project_id": "default", "name": "n", "created_at": 0.0, "updated_at": 0.0}
         source = {"source": {}, "mapping": {}, "policy": {}, "model": "m", "identity": []}
         conn.execute(insert(Dataset.__table__).values(id="d", **both, **source))
-        rule = {"dataset_id": "d", "rule": {}, "overlap": "skip", "catch_up": "none", "options": {}, "cursor_at": 0.0}
+        rule = {"dataset_id": "d", "rule": {}, "options": {}, "owner": "local", "cursor_at": 0.0}
         conn.execute(insert(Schedule.__table__).values(id="s", **both, **rule))
         slot = {"schedule_id": "s", "due_at": 1.0, "origin": "schedule", "status": "pending", "created_at": 0.0}
+        slot |= {"version": 1, "overlap": "skip", "priority": "batch", "begins_at": 1.0}
         slot_id = conn.execute(insert(Slot.__table__).values(**slot).returning(Slot.__table__.c.id)).scalar_one()
         assert move_slot(conn, slot_id, "fired", 1.0)
         assert not move_slot(conn, slot_id, "skipped", 1.0, "late")
