@@ -16,6 +16,7 @@ from reasoning.records import CallKind, CallSpec, CallStatus, outcome_from_json
 from reasoning.records import Query as QueryRecord
 from reasoning.render import needed_keys
 from storage.calls import Claimed
+from storage.lookup import NAMED, id_list
 from storage.portable import any_of
 from storage.queries import to_record
 from storage.tables import Call, Job, Query
@@ -76,7 +77,8 @@ def load_work(conn: Connection, claimed: Sequence[Claimed], known: Known) -> lis
     """Load what the calls need, in two statements for all of them (three when a policy is new), in their order."""
     if not claimed:
         return []
-    rows = {row.id: row for row in conn.execute(_QUERY_ROWS.where(any_of(_QUERIES.c.id, _query_ids(claimed)))).all()}
+    ids = id_list(conn, sorted({call.query_id for call in claimed}))
+    rows = {row.id: row for row in conn.execute(_QUERY_ROWS[conn.dialect.name], {"ids": ids}).all()}
     policies = _policies(conn, rows.values(), known)
     queries = {row_id: to_record(row.custom_id, row.body) for row_id, row in rows.items()}
     outcomes = _outcomes(conn, claimed, known)
@@ -89,15 +91,14 @@ def load_work(conn: Connection, claimed: Sequence[Claimed], known: Known) -> lis
     return work
 
 
-_QUERY_ROWS = select(
-    _QUERIES.c.id,
-    _QUERIES.c.job_id,
-    _QUERIES.c.custom_id,
-    _QUERIES.c.body,
-    _QUERIES.c.deadline_at,
-    _JOBS.c.policy_digest,
-    _JOBS.c.priority,
-).join(_JOBS, _JOBS.c.id == _QUERIES.c.job_id)
+_QUERY_COLUMNS = (
+    *(_QUERIES.c.id, _QUERIES.c.job_id, _QUERIES.c.custom_id, _QUERIES.c.body, _QUERIES.c.deadline_at),
+    *(_JOBS.c.policy_digest, _JOBS.c.priority),
+)
+_QUERY_ROWS = {
+    name: select(*_QUERY_COLUMNS).join(_JOBS, _JOBS.c.id == _QUERIES.c.job_id).where(text(named.format("queries")))
+    for name, named in NAMED.items()
+}
 
 _PAIR_TEXTS = {
     "postgresql": text("""
@@ -115,10 +116,6 @@ _PAIR_TEXTS = {
 }
 # The outcome column needs its type: SQLite returns JSON as text.
 _PAIRS = {name: statement.columns(outcome=_CALLS.c.outcome.type) for name, statement in _PAIR_TEXTS.items()}
-
-
-def _query_ids(claimed: Iterable[Claimed]) -> list[int]:
-    return sorted({call.query_id for call in claimed})
 
 
 def _policies(conn: Connection, rows: Iterable[Any], known: Known) -> dict[str, Policy]:

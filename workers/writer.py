@@ -17,6 +17,7 @@ from reasoning.records import Call, CallError, CallStatus, outcome_to_json
 from storage import calls
 from storage.calls import Ended, Loose, Written
 from storage.database import Database
+from storage.outcomes import is_storable
 from storage.workload import Known
 from workers.asks import Outcome
 from workers.hand import Hand, Held
@@ -152,7 +153,7 @@ class Writer:
         for held in group:
             call = held.work.call
             candidates = held.outcome.candidates if held.outcome is not None else ()
-            stored = call.id in written.written and all(calls.is_storable(item.text) for item in candidates)
+            stored = call.id in written.written and all(is_storable(item.text) for item in candidates)
             if candidates and stored:
                 record = Call(call.spec, CallStatus.DONE, candidates)
                 self._known.outcomes.put((call.job_id, call.query_id, call.spec.key), record)

@@ -1,4 +1,4 @@
-"""storage.calls on both databases: claims, fencing, waste, expiry."""
+"""Leases and outcomes of calls on both databases: claims, fencing, waste, expiry."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_expiry_queues_again_then_runs_alone_then_fails(rows: Rows, ids: list[in
         assert rows.call(poison).deaths == deaths
     assert claim(rows, [poison]) == []
     with rows.database.read() as conn:
-        assert calls.need_alone(conn, ids, NOW) == [poison]
+        assert calls.need_alone(conn, [poison, 10_000], NOW) == [poison]
     assert [call.deaths for call in claim(rows, [poison], alone=True)] == [2]
     with rows.database.write() as conn:
         expired = calls.expire_leases(conn, LATER)

@@ -1,0 +1,143 @@
+"""Outcomes of calls: written once, by the owner of the lease, and what was done in vain is counted.
+
+Fencing: nothing is written for a call whose lease the owner no longer holds, so a duplicate or late twin
+changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, bindparam, select, text, update
+
+from reasoning.records import CallStatus
+from storage.lookup import look_up_by_key
+from storage.portable import any_of
+from storage.tables import Call, JobCounters
+
+_CALLS = Call.__table__
+_COUNTERS = JobCounters.__table__
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of a claimed call. `status` is done, failed or cancelled; the JSON columns follow from it."""
+
+    id: int
+    query_id: int
+    job_id: str
+    status: CallStatus
+    outcome: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | None = None
+    usage: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Ids whose outcome was written, and ids whose work was for nothing."""
+
+    written: frozenset[int]
+    wasted: frozenset[int]
+
+
+def finish(conn: Connection, owner: str, ended: Sequence[Ended], now: float) -> Written:
+    """Write each outcome if the call is leased and the lease is the owner's; count the rest as waste.
+
+    Tokens of unwritten results are added to `rerun_tokens` of their job, and calls to `wasted_calls` unless
+    the call was cancelled meanwhile, all in the transaction of `conn`.
+    """
+    if not ended:
+        return Written(frozenset(), frozenset())
+    look_up_by_key(conn)
+    rows = [_row(item) for item in ended]
+    parameters = {"rows": _encoded(rows), "owner": owner, "now": now}
+    written = frozenset(conn.scalars(_FINISH[conn.dialect.name], parameters).all())
+    unwritten = [item for item in ended if item.id not in written]
+    return Written(written, _count_waste(conn, unwritten) if unwritten else frozenset())
+
+
+def is_storable(value: str) -> bool:
+    """Whether the text is stored as it is: NUL and lone surrogates, which a model may write, are replaced."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
+def _row(item: Ended) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "status": item.status.value,
+        "outcome": item.outcome,
+        "error": item.error,
+        "usage": item.usage,
+    }
+
+
+def _encoded(rows: list[dict[str, Any]]) -> str:
+    try:
+        encoded = orjson.dumps(rows).decode()
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_storable(rows)).decode()
+    return orjson.dumps(_storable(rows)).decode() if "\\u0000" in encoded else encoded
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return {key: _storable(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _count_waste(conn: Connection, unwritten: Sequence[Ended]) -> frozenset[int]:
+    cancelled = set(
+        conn.scalars(
+            select(_CALLS.c.id).where(
+                any_of(_CALLS.c.id, (item.id for item in unwritten)), _CALLS.c.status == CallStatus.CANCELLED.value
+            )
+        )
+    )
+    wasted = frozenset(item.id for item in unwritten if item.id not in cancelled)
+    calls = Counter(item.job_id for item in unwritten if item.id in wasted)
+    tokens: Counter[str] = Counter()
+    for item in unwritten:
+        tokens[item.job_id] += (item.usage or {}).get("generated_tokens", 0)
+    rows = [{"job": job_id, "calls": calls[job_id], "tokens": tokens[job_id]} for job_id in sorted(tokens)]
+    conn.execute(_WASTE, rows)
+    return wasted
+
+
+_WASTE = (
+    update(_COUNTERS)
+    .where(_COUNTERS.c.job_id == bindparam("job"))
+    .values(
+        wasted_calls=_COUNTERS.c.wasted_calls + bindparam("calls"),
+        rerun_tokens=_COUNTERS.c.rerun_tokens + bindparam("tokens"),
+    )
+)
+# All rows travel as one JSON text: one parameter and one prepared statement, whatever the number of calls.
+_FINISH = {
+    "postgresql": text("""
+        UPDATE calls SET status = v.status, outcome = v.outcome, error = v.error, usage = v.usage,
+            worker = :owner, ended_at = :now, lease_owner = NULL, lease_until = NULL
+        FROM json_to_recordset(CAST(:rows AS json))
+            AS v(id bigint, status text, outcome json, error json, usage json)
+        WHERE calls.id = v.id AND CASE calls.status WHEN 'leased' THEN calls.lease_owner = :owner ELSE false END
+        RETURNING calls.id
+    """),
+    "sqlite": text("""
+        UPDATE calls SET status = json_extract(v.value, '$.status'), outcome = json_extract(v.value, '$.outcome'),
+            error = json_extract(v.value, '$.error'), usage = json_extract(v.value, '$.usage'),
+            worker = :owner, ended_at = :now, lease_owner = NULL, lease_until = NULL
+        FROM json_each(:rows) AS v
+        WHERE calls.id = json_extract(v.value, '$.id')
+            AND CASE calls.status WHEN 'leased' THEN calls.lease_owner = :owner ELSE false END
+        RETURNING calls.id
+    """),
+}
