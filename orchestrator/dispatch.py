@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import limits
 from orchestrator.advance import Advanced, advance_in
 from storage import fleet, jobs, queries, transitions
 from storage.database import Database
@@ -101,6 +102,7 @@ def dispatch(db: Database, settings: Settings, now: float) -> Advanced:
         if not any(load.waiting for load in loads):
             return Advanced()
         slots = fleet.live_slots(conn, now, late_s=3 * settings.heartbeat_s)
+        loads = limits.capped(loads, limits.in_flight_room(conn, [load.job_id for load in loads]))
         allowed = windows(slots, sorted({load.model for load in loads}), jobs.paused_models(conn), settings)
     done = Advanced()
     policies = {load.job_id: load.policy for load in loads}

@@ -5,7 +5,8 @@ The four limits are keys of `projects.limits`; an absent one means unlimited.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -14,6 +15,7 @@ from reasoning.cost import cost_of
 from reasoning.errors import BadInput, nearest
 from reasoning.policy import Policy
 from storage import files
+from storage.jobs import JobLoad
 from storage.tables import Job, JobCounters, Project
 
 LIMITS = ("queries_in_flight", "queued_tokens", "storage_bytes", "requests_per_minute")
@@ -111,6 +113,21 @@ def in_flight_room(conn: Connection, job_ids: list[str]) -> dict[str, tuple[str,
         for row in rows
         if row.project_id in limited
     }
+
+
+def capped(loads: Sequence[JobLoad], room: Mapping[str, tuple[str, int]]) -> list[JobLoad]:
+    """The loads with no more waiting queries shown than their projects have free places for, in the given order."""
+    left: dict[str, int] = {}
+    shown = []
+    for load in loads:
+        if load.job_id not in room:
+            shown.append(load)
+            continue
+        project_id, free = room[load.job_id]
+        waiting = min(load.waiting, max(0, left.setdefault(project_id, free)))
+        left[project_id] -= waiting
+        shown.append(replace(load, waiting=waiting))
+    return shown
 
 
 def _limits_flight(limits: Mapping[str, Any] | None) -> bool:

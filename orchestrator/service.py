@@ -25,10 +25,12 @@ from redis.exceptions import RedisError
 
 from orchestrator.advance import Advanced, Outgoing, advance
 from orchestrator.dispatch import dispatch
+from orchestrator.expiry import remove_expired
 from orchestrator.finalize import finalize
 from orchestrator.fold import EVERY_S, fold
 from orchestrator.intake.ingest import ingest
 from orchestrator.intake.resolve import Verified
+from orchestrator.outbox import Courier
 from orchestrator.reconcile import reconcile, settle
 from reasoning.errors import Transient
 from storage import duties, jobs
@@ -50,6 +52,10 @@ TICK_S = 0.1
 DUTY = "orchestrator"
 DUTY_LEASE_S = 6.0
 """A duty whose holder died is taken over after this long."""
+TELL_S = 1.0
+"""Between two looks for webhook messages to send."""
+EXPIRE_S = 30.0
+"""Between two looks for files whose time is over."""
 BACK_OFF_S = 1.0
 """Pause after a broker or database that did not answer."""
 
@@ -75,6 +81,11 @@ class Orchestrator:
     stop: threading.Event = field(default_factory=threading.Event)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}")
     _has_duty: bool = False
+    _courier: Courier = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._courier = Courier(self.db, self.settings, self.now)
+
     _verified: Verified = field(default_factory=Verified)
     """Images that were checked once are not decoded again for the next job."""
     _taken_in: set[str] = field(default_factory=set)
@@ -89,6 +100,8 @@ class Orchestrator:
                 ("intake-1", self.take_in, TICK_S),
                 ("intake-2", self.take_in, TICK_S),
                 ("finalizer", self.finish_jobs, TICK_S),
+                ("courier", self.tell, TELL_S),
+                ("files", self.expire_files, EXPIRE_S),
                 ("folder", self.tidy, EVERY_S),
             )
         ]
@@ -148,6 +161,16 @@ class Orchestrator:
         """Let the calls of jobs that ended long ago leave the database."""
         if self._has_duty:
             fold(self.db, self.settings, self.now())
+
+    def tell(self) -> None:
+        """Send the webhook messages that are due."""
+        if self._has_duty:
+            self._courier.deliver_due()
+
+    def expire_files(self) -> None:
+        """Remove files whose time is over."""
+        if self._has_duty:
+            remove_expired(self.db, self.objects, self.now())
 
     def send(self, outgoing: Iterable[Outgoing]) -> None:
         """Wake workers for calls that are committed. What cannot be sent now is found by reconcile."""

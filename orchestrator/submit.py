@@ -92,12 +92,19 @@ def submit(conn: Connection, request: JobRequest, settings: Settings, now: float
         "completion_window_s": window,
         "expires_at": None if window is None else now + window,
         "attributes": dict(request.attributes) if request.attributes else None,
-        "options": dict(request.options) if request.options else None,
+        "options": _options(request, settings),
         "created_at": now,
     }
     conn.execute(insert(Job.__table__).values(values))
     conn.execute(insert(JobCounters.__table__).values(job_id=job_id))
     return job_id
+
+
+def _options(request: JobRequest, settings: Settings) -> dict[str, Any] | None:
+    options = dict(request.options or {})
+    if settings.webhook_url and request.source != "chat":
+        options.setdefault("webhook", {"url": settings.webhook_url})
+    return options or None
 
 
 def effective_policy(request: JobRequest, settings: Settings) -> Policy:

@@ -30,6 +30,8 @@ _BY_CODE = {
     "job_running": 409,
     "nothing_to_retry": 409,
     "conflict": 409,
+    "storage_limit_exceeded": 403,
+    "model_not_found": 404,
     "too_large": 413,
     "body_too_large": 413,
 }

@@ -10,6 +10,7 @@ from typing import Annotated
 from celery import Celery
 from fastapi import Depends, Request
 
+from orchestrator.api.rates import Rates
 from storage.database import Database
 from storage.objects import ObjectStore
 from storage.settings import Settings
@@ -26,6 +27,7 @@ class Services:
     now: Callable[[], float] = time.time
     touched: dict[str, float] = field(default_factory=dict)
     """When this process last noted the use of a key, by key id."""
+    rates: Rates = field(default_factory=Rates)
 
 
 def services(request: Request) -> Services:
