@@ -32,6 +32,7 @@ from orchestrator.intake.ingest import ingest
 from orchestrator.intake.resolve import Verified
 from orchestrator.outbox import Courier
 from orchestrator.reconcile import reconcile, settle
+from orchestrator.rollup import RollupWriter
 from reasoning.errors import Transient
 from storage import duties, jobs
 from storage.database import Database, open_database
@@ -49,6 +50,8 @@ IDLE_BELOW = 4
 """With fewer queries than this in a batch the fleet is taken to be idle."""
 TICK_S = 0.1
 """Between two looks at the admission window when nothing else wakes the loop."""
+ROLLUP_S = 1.0
+"""Between two looks of the roll-up writer, which knows itself when something is due."""
 DUTY = "orchestrator"
 DUTY_LEASE_S = 6.0
 """A duty whose holder died is taken over after this long."""
@@ -82,14 +85,15 @@ class Orchestrator:
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}")
     _has_duty: bool = False
     _courier: Courier = field(init=False)
+    _verified: Verified = field(default_factory=Verified)
+    """Images that were checked once are not decoded again for the next job."""
+    _rollups: RollupWriter = field(init=False)
+    _taken_in: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._courier = Courier(self.db, self.settings, self.now)
-
-    _verified: Verified = field(default_factory=Verified)
-    """Images that were checked once are not decoded again for the next job."""
-    _taken_in: set[str] = field(default_factory=set)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+        self._rollups = RollupWriter(self.db)
 
     def run(self) -> None:
         """Run loop and keeper until `stop` is set; the listener is started by `run_orchestrator`."""
@@ -103,6 +107,7 @@ class Orchestrator:
                 ("courier", self.tell, TELL_S),
                 ("files", self.expire_files, EXPIRE_S),
                 ("folder", self.tidy, EVERY_S),
+                ("rollups", self.sum_up, ROLLUP_S),
             )
         ]
         for thread in keepers:
@@ -171,6 +176,11 @@ class Orchestrator:
         """Remove files whose time is over."""
         if self._has_duty:
             remove_expired(self.db, self.objects, self.now())
+
+    def sum_up(self) -> None:
+        """Keep the sums behind the charts."""
+        if self._has_duty:
+            self._rollups.step(self.now())
 
     def send(self, outgoing: Iterable[Outgoing]) -> None:
         """Wake workers for calls that are committed. What cannot be sent now is found by reconcile."""
