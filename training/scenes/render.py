@@ -186,7 +186,7 @@ def _cube(origin: NDArray[np.float64], turn: int) -> Cast:
 
 
 def _cylinder(origin: NDArray[np.float64], turn: int) -> Cast:
-    radius, edge, ray = 0.82, 0.85, -_EYE
+    radius, edge, ray = 0.60, 0.92, -_EYE
     a = ray[0] ** 2 + ray[1] ** 2
     b = origin[..., 0] * ray[0] + origin[..., 1] * ray[1]
     inside = b**2 - a * (origin[..., 0] ** 2 + origin[..., 1] ** 2 - radius**2)

@@ -13,11 +13,11 @@ from trl import SFTConfig
 
 from reasoning.errors import BadInput
 from training.data.conversations import read
-from training.resume import Trainer
 from training.sft.batches import Batcher
 from training.sft.config import TrainConfig
 from training.sft.metrics import MetricsFile
 from training.sft.mixture import mixture
+from training.sft.trainer import Trainer
 
 Progress = Callable[[int, int, float | None], None]
 """Told the step, the last step and the loss there, if it is known."""
@@ -75,6 +75,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         "per_device_train_batch_size": config.batch,
         "gradient_accumulation_steps": config.accumulate,
         "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": config.warmup_steps,
         "weight_decay": config.weight_decay,
         "max_grad_norm": config.clip,
@@ -85,7 +86,6 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         "save_steps": config.save_steps,
         "save_total_limit": config.keep,
         "logging_steps": config.log_steps,
-        "logging_dir": None,
         "report_to": ["tensorboard"] if config.tensorboard else [],
         "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import MllamaForConditionalGeneration
 from trl import SFTConfig
 
-from training.resume import Trainer
+from training.sft.trainer import Trainer
 from training.small.model import build_config, build_model, save
 from training.small.optimizer import build_optimizer
 from training.small.stream import Collator, Phase
