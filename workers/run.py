@@ -36,8 +36,8 @@ _LOG = structlog.get_logger(__name__)
 
 MOST_THREADS = 32
 """Messages in hand at most. A busy message brings a handful of calls, so this fills far more slots."""
-FINISH_S = 20.0
-"""After the first SIGTERM calls in hand may end for so long; then they are given back."""
+FINISH_S = 15.0
+"""After the first SIGTERM calls in hand may end for so long, then they are given back: supervisors wait 20 s or more."""
 DATABASE_CONNECTIONS = 4
 """Intake, writer, leases and heartbeat: one transaction each at a time."""
 WATCHDOG_S = 5.0
