@@ -51,11 +51,11 @@ def _settings() -> str:
 
 
 def _device(settings: Settings) -> str:
-    import torch
+    from importlib.metadata import version
 
-    if torch.cuda.is_available():
-        return f"torch {torch.__version__}, {torch.cuda.device_count()} GPU: {torch.cuda.get_device_name(0)}"
-    return f"torch {torch.__version__}, no GPU: {torch.get_num_threads()} CPU threads"
+    from workers.engine.model_folder import pick_device
+
+    return f"torch {version('torch')} on {pick_device(settings.device)}"
 
 
 def _model(settings: Settings) -> str:

@@ -26,9 +26,8 @@ def worker(
     """Run a worker until it is told to stop, or with a verb: list and drain the running ones."""
     if ctx.invoked_subcommand is not None:
         return
-    from workers.run import run_worker
-
     from orchestrator.cli.terminal.door import service_settings
+    from workers.run import run_worker
 
     run_worker(service_settings("worker", model=model, device=device, worker_name=name))
 

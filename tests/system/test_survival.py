@@ -46,7 +46,7 @@ def client(composed: Composed) -> Iterator[Client]:
 def test_five_hundred_queries_survive_everything(composed: Composed, client: Client, tmp_path: Path) -> None:
     file_id = client.upload(_questions(tmp_path))
     quiet = client.submit(file_id, policy={"seed": 7})
-    wait_until(lambda: client.ended(quiet), 150, what="the quiet run ended")
+    _ends(composed, client, quiet)
 
     shaken = client.submit(file_id, policy={"seed": 7})
     _reaches(client, shaken, 60)
@@ -57,7 +57,7 @@ def test_five_hundred_queries_survive_everything(composed: Composed, client: Cli
     composed.start("orchestrator")
     _reaches(client, shaken, 320)
     _flush(composed)
-    wait_until(lambda: client.ended(shaken), 150, what=f"the shaken run ended: {client.job(shaken)}\n{composed.logs()}")
+    _ends(composed, client, shaken)
 
     job = client.job(shaken)
     assert (job["status"], job["counts"]["done"]) == ("completed", QUERIES), job
@@ -72,6 +72,13 @@ def _questions(folder: Path) -> bytes:
     image = "data:image/png;base64," + base64.b64encode((folder / "blue.png").read_bytes()).decode()
     lines = ({"custom_id": f"q{i}", "question": f"What is {i}?", "images": [image]} for i in range(QUERIES))
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+def _ends(composed: Composed, client: Client, job_id: str) -> None:
+    try:
+        wait_until(lambda: client.ended(job_id), 120, what="the job ended")
+    except AssertionError:
+        pytest.fail(f"{client.job(job_id)['counts']} after 120 s\n{composed.logs()}")
 
 
 def _reaches(client: Client, job_id: str, count: int) -> None:
