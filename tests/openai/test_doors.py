@@ -1,0 +1,157 @@
+"""Errors, keys, roles, limits and rates (conformance items 10 and 11, and the limits of a project)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from orchestrator.api.errors import Refused
+from orchestrator.api.rates import Rates
+from orchestrator.dispatch import dispatch
+from orchestrator.expiry import remove_expired
+from orchestrator.limits import checked_limits
+from reasoning.errors import BadInput
+from storage import access
+from tests.openai.wire import ENDPOINT, Wire, check_types, jsonl, line
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/v1/nothing", None, 404),
+        ("PUT", "/v1/batches", None, 405),
+        ("DELETE", "/v1/chat/completions", None, 405),
+        ("POST", "/v1/batches", b"{", 422),
+        ("POST", "/v1/batches", b"[]", 422),
+        ("POST", "/v1/batches", b"{}", 422),
+        ("POST", "/v1/chat/completions", b"\xff", 400),
+        ("POST", "/v1/files", b"x", 400),
+        ("GET", "/v1/batches?limit=0", None, 422),
+        ("GET", "/v1/batches?limit=x", None, 422),
+        ("GET", "/v1/batches/batch_none", None, 404),
+        ("POST", "/v1/batches/batch_none/cancel", None, 404),
+        ("GET", "/v1/files/file-none/content", None, 404),
+        ("GET", "/v1/models/none/of/these", None, 404),
+    ],
+)
+def test_every_failure_has_the_envelope(wire: Wire, method: str, path: str, body: bytes | None, status: int):
+    with httpx.Client(event_hooks={"response": [check_types]}) as http:
+        answer = http.request(method, wire.url + path, content=body, headers=JSON)
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"]
+
+
+def test_the_first_key_closes_the_open_door(wire: Wire):
+    assert wire.client("anything").batches.list().data == []
+    key = wire.key("default", "viewer")
+    with pytest.raises(openai.AuthenticationError) as error:
+        wire.client("anything").batches.list()
+    assert error.value.code == "invalid_api_key"
+    assert wire.client(key).batches.list().data == []
+    with pytest.raises(openai.PermissionDeniedError):
+        wire.client(key).files.create(file=b"x", purpose="batch")
+    with wire.db.write() as conn:
+        row = access.list_keys(conn)[0]
+        access.revoke_key(conn, row.id, 5.0)
+    with pytest.raises(openai.AuthenticationError):
+        wire.client(key).batches.list()
+
+
+def test_a_body_may_be_empty_where_none_is_needed(wire: Wire):
+    file = wire.client().files.create(file=jsonl(line(1)), purpose="batch")
+    answer = httpx.delete(f"{wire.url}/v1/files/{file.id}", headers=JSON)
+    assert answer.json() == {"id": file.id, "object": "file", "deleted": True}
+
+
+def test_requests_a_minute_are_limited_with_retry_after(wire: Wire):
+    client = wire.client(wire.key("busy", requests_per_minute=3))
+    for _ in range(3):
+        client.batches.list()
+    with pytest.raises(openai.RateLimitError) as error:
+        client.batches.list()
+    assert error.value.code == "rate_limit_exceeded"
+    assert 1 <= int(error.value.response.headers["retry-after"]) <= 20
+    assert wire.client(wire.key("calm")).batches.list().data == []
+
+
+def test_a_bucket_fills_steadily():
+    rates, now = Rates(), 100.0
+    for _ in range(60):
+        rates.take("p", now, lambda _: 60)
+    with pytest.raises(Refused) as error:
+        rates.take("p", now, lambda _: 60)
+    assert error.value.headers == {"retry-after": "1", "retry-after-ms": "1000"}
+    rates.take("p", now + 1.0, lambda _: 60)
+    with pytest.raises(Refused):
+        rates.take("p", now + 1.0, lambda _: 60)
+    for _ in range(100):
+        rates.take("q", now, lambda _: None)
+
+
+def test_storage_is_limited(wire: Wire):
+    client = wire.client(wire.key("small", storage_bytes=1000))
+    kept = client.files.create(file=b"x" * 900, purpose="batch")
+    with pytest.raises(openai.PermissionDeniedError) as error:
+        client.files.create(file=b"y" * 200, purpose="batch")
+    assert error.value.code == "storage_limit_exceeded"
+    client.files.delete(kept.id)
+    client.files.create(file=b"y" * 200, purpose="batch")
+
+
+def test_queued_tokens_are_limited(any_wire: Wire):
+    client = any_wire.client(any_wire.key("thrifty", queued_tokens=4 * 3 * 4 * 2048))
+    batches = []
+    for count in (1, 9):
+        file = client.files.create(file=jsonl(*(line(n) for n in range(count))), purpose="batch")
+        batches.append(client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h"))
+        any_wire.ingest(batches[-1].id)
+    first, second = (client.batches.retrieve(batch.id) for batch in batches)
+    assert first.status == "in_progress"
+    assert second.status == "failed"
+    assert second.errors is not None
+    assert [error.code for error in second.errors.data or ()] == ["token_limit_exceeded"]
+
+
+def test_queries_in_flight_are_limited_by_project(any_wire: Wire):
+    clients = [any_wire.client(any_wire.key("narrow", queries_in_flight=3)), any_wire.client(any_wire.key("wide"))]
+    batches = []
+    for client in (clients[0], clients[0], clients[1]):
+        file = client.files.create(file=jsonl(*(line(n) for n in range(5))), purpose="batch")
+        batch = client.batches.create(
+            input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h", metadata={"n": str(len(batches))}
+        )
+        any_wire.ingest(batch.id)
+        batches.append(batch.id)
+    stack = any_wire.stack
+    for _ in range(2):
+        dispatch(any_wire.db, stack.settings, stack.now)
+        running = [stack.job(batch_id).running for batch_id in batches]
+        assert running[0] + running[1] == 3
+        assert running[2] == 5
+
+
+def test_limits_are_checked_when_they_are_set():
+    assert checked_limits({"queued_tokens": 5, "storage_bytes": None}) == {"queued_tokens": 5}
+    with pytest.raises(BadInput, match="queued_tokens"):
+        checked_limits({"queue_tokens": 5})
+    for bad in (0, True, "5", -1):
+        with pytest.raises(BadInput, match="whole number"):
+            checked_limits({"storage_bytes": bad})
+
+
+def test_expired_files_are_removed(any_wire: Wire):
+    client = any_wire.client()
+    expiry: Any = {"anchor": "created_at", "seconds": 3600}
+    file = client.files.create(file=b"x", purpose="batch", expires_after=expiry)
+    kept = client.files.create(file=("other", b"x"), purpose="batch")
+    now = any_wire.stack.now
+    assert remove_expired(any_wire.db, any_wire.objects, now) == 0
+    assert remove_expired(any_wire.db, any_wire.objects, now + 4000) == 1
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)
+    assert client.files.content(kept.id).content == b"x", "its bytes are shared"
