@@ -37,7 +37,7 @@ _LOG = structlog.get_logger(__name__)
 MOST_THREADS = 32
 """Messages in hand at most. A busy message brings a handful of calls, so this fills far more slots."""
 FINISH_S = 15.0
-"""After the first SIGTERM calls in hand may end for so long, then they are given back: supervisors wait 20 s or more."""
+"""Calls in hand may end for so long after the first SIGTERM, then they are given back: supervisors wait 20 s."""
 DATABASE_CONNECTIONS = 4
 """Intake, writer, leases and heartbeat: one transaction each at a time."""
 WATCHDOG_S = 5.0
