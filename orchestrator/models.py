@@ -35,7 +35,7 @@ def model_profile(name: str) -> ModelProfile:
     Raises:
         BadInput: `invalid_model_profile`: the folder holds a profile that cannot be used.
     """
-    folder = _demo_folder() if name == DEMO else _local_folder(name)
+    folder = model_folder(name)
     path = folder / PROFILE_FILE if folder else None
     if path is None or not path.is_file():
         return ModelProfile(name)
@@ -55,6 +55,16 @@ def model_profile(name: str) -> ModelProfile:
     except BadInput as error:
         raise _invalid(path, error.message) from error
     return ModelProfile(name, prompts, policy)
+
+
+def served_model(model: str) -> str:
+    """The model as jobs and queues name it: settings of the scripted engine are no part of the name."""
+    return "scripted" if model.startswith("scripted:") else model
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder of a model on this machine; None for a model that is none, or that only its workers have."""
+    return _demo_folder() if name == DEMO else _local_folder(name)
 
 
 def _demo_folder() -> Path | None:

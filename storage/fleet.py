@@ -70,3 +70,10 @@ def live_slots(conn: Connection, now: float, late_s: float) -> dict[str, int]:
         .group_by(_WORKERS.c.model)
     )
     return {model: int(slots) for model, slots in conn.execute(statement)}
+
+
+def revision(conn: Connection, model: str) -> str | None:
+    """The revision of a model as the newest worker that served it told; None when no worker ever did."""
+    statement = select(_WORKERS.c.engine).where(_WORKERS.c.model == model).order_by(_WORKERS.c.beat_at.desc()).limit(1)
+    engine = conn.execute(statement).scalar_one_or_none()
+    return str(engine["revision"]) if engine and engine.get("revision") else None

@@ -1,0 +1,145 @@
+"""The tick: what `slots_due` decides is written, slots and cursor in one transaction.
+
+Any number of schedulers may tick. A schedule's row is locked while its slots are decided, the cursor moves in
+the same transaction, and slots are unique: nothing is decided twice and nothing is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from orchestrator.schedules.alerts import alert
+from orchestrator.schedules.due import Decision, Due, Plan, next_due, slots_due
+from orchestrator.schedules.occurrences import begins_at
+from orchestrator.schedules.overlap import Placing, place
+from orchestrator.schedules.records import plan_of
+from reasoning.errors import BadInput
+from storage import schedules, slots, transitions
+from storage.database import Database
+
+log = structlog.get_logger()
+
+AT_ONCE = 50
+"""Schedules decided in one transaction."""
+
+
+def tick(db: Database, now: float) -> int:
+    """Decide every slot that is due at `now`; how many schedules had one."""
+    count = 0
+    while True:
+        with db.read() as conn:
+            due = schedules.due(conn, now, AT_ONCE)
+        if not due:
+            return count
+        with db.write() as conn:
+            for row in schedules.lock(conn, due):
+                if row.next_at is not None and row.next_at <= now:
+                    decide(conn, row, now)
+        count += len(due)
+
+
+def decide(conn: Connection, row: Any, now: float) -> bool:
+    """Write the slots of a locked schedule up to `now`; whether more are left for another call."""
+    try:
+        plan = plan_of(row)
+    except BadInput as error:
+        _stop(conn, row, error, now)
+        return False
+    decision = slots_due(plan, row.cursor_at, now)
+    runs = _write(conn, row, plan, decision.slots, now)
+    left = None if plan.runs_left is None else plan.runs_left - runs
+    after = Plan(rule=plan.rule, options=plan.options, paused_at=plan.paused_at, runs_left=left)
+    schedules.move_cursor(conn, row.id, decision.cursor_at, next_due(after, decision.cursor_at), runs)
+    _tell(conn, row, decision, now)
+    return decision.more
+
+
+def decide_all(conn: Connection, row: Any, now: float) -> Any:
+    """Decide everything up to `now`, so that a change of the schedule can begin there; the row after that."""
+    while row.next_at is not None and row.next_at <= now and decide(conn, row, now):
+        row = _locked(conn, row.id)
+    return _locked(conn, row.id)
+
+
+def _locked(conn: Connection, schedule_id: str) -> Any:
+    return schedules.lock(conn, [schedule_id])[0]
+
+
+def _write(conn: Connection, row: Any, plan: Plan, due: Sequence[Due], now: float) -> int:
+    """Insert the slots; how many are to run."""
+    running, waiting = slots.open_counts(conn, [row.id]).get(row.id, (0, 0))
+    rows: list[dict[str, Any]] = []
+    runs = 0
+    for slot in due:
+        placing = Placing("skip", slot.reason, slot.note)
+        if slot.action == "run":
+            overlap, cap = plan.options.overlap, plan.options.queue_cap
+            placing = place(overlap, running=running, waiting=waiting, queue_cap=cap)
+        if placing.cancel:
+            rows = [{**earlier, **_REPLACED} if earlier["status"] == "pending" else earlier for earlier in rows]
+            cancel_open(conn, row.id, now)
+            waiting = 0
+        values = slot_values(row, plan, slot.due_at, "schedule", now)
+        if placing.action == "skip":
+            status = "missed" if slot.action == "missed" else "skipped"
+            values |= {"status": status, "reason": placing.reason, "note": placing.note, "ended_at": now}
+        else:
+            runs += 1
+            waiting += 1
+        rows.append(values)
+    slots.add(conn, rows)
+    return runs
+
+
+_REPLACED = {"status": "cancelled", "reason": "replaced", "note": "a newer slot was due before this one began"}
+
+
+def slot_values(row: Any, plan: Plan, due_at: float, origin: str, now: float) -> dict[str, Any]:
+    """The columns of a new pending slot."""
+    return {
+        "schedule_id": row.id,
+        "due_at": due_at,
+        "origin": origin,
+        "attempt": 1,
+        "status": "pending",
+        "reason": None,
+        "note": None,
+        "version": row.version,
+        "overlap": plan.options.overlap,
+        "priority": plan.options.priority,
+        "asked_by": None,
+        "begins_at": begins_at(plan.rule, row.id, due_at) if origin == "schedule" else due_at,
+        "created_at": now,
+        "ended_at": None,
+    }
+
+
+def cancel_open(conn: Connection, schedule_id: str, now: float) -> None:
+    """Stop what a schedule has under way, for a slot that takes its place."""
+    for slot in slots.open_of(conn, schedule_id):
+        if slot.status == "pending":
+            transitions.move_slot(conn, slot.id, "cancelled", now, _REPLACED["reason"], note=_REPLACED["note"])
+        else:
+            transitions.move_job(conn, slot.job_id, "cancelling", now, reason="a newer slot of its schedule is due")
+
+
+def _stop(conn: Connection, row: Any, error: BadInput, now: float) -> None:
+    """A schedule that cannot be read would be met again at every tick."""
+    log.error("A schedule cannot be read and is paused.", action="schedule.unreadable", schedule_id=row.id)
+    values = {"paused_at": now, "paused_by": "stagebeam", "paused_reason": error.message, "next_at": None}
+    schedules.change(conn, row.id, values, now)
+
+
+def _tell(conn: Connection, row: Any, decision: Decision, now: float) -> None:
+    missed = [slot for slot in decision.slots if slot.action == "missed"]
+    if missed:
+        about = {"count": len(missed), "first": missed[0].due_at, "last": missed[-1].due_at, "note": missed[-1].note}
+        alert(conn, row, "missed", now, about)
+    for slot in decision.slots:
+        log.info(
+            "A slot is due.", action=f"slot.{slot.action}", schedule_id=row.id, due_at=slot.due_at, why=slot.reason
+        )
