@@ -5,6 +5,7 @@ Nothing of the inside leaks: a defect of ours is logged with its request id and 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from reasoning.errors import BadInput, StagebeamError, Transient
 from storage.errors import StoreFull
@@ -83,6 +85,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(StagebeamError, _defect)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(OSError, _system)
     app.add_exception_handler(Exception, _defect)
 
 
@@ -118,6 +122,17 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, Refused) and error.status_code == 404:
         message = f"there is nothing at {request.url.path}"
     return envelope(request, error.status_code, message, code=code, headers=dict(error.headers or {}))
+
+
+async def _gone(request: Request, _error: Exception) -> JSONResponse:
+    # Nobody reads this answer; what was half sent is thrown away with its temporary file.
+    return envelope(request, 400, "the client went away before its body was complete", code="incomplete_body")
+
+
+async def _system(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return await _transient(request, StoreFull(str(error)))
+    return await _defect(request, error)
 
 
 async def _defect(request: Request, error: Exception) -> JSONResponse:

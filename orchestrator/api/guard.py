@@ -36,6 +36,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["root_path"] = self._settings.path_prefix.rstrip("/")
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         scope.setdefault("state", {})["request_id"] = request_id
@@ -50,6 +51,8 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Refused | None:
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             return Refused(421, "this server answers on its loopback address alone; ask for 127.0.0.1", "bad_host")
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            return Refused(400, "the address holds a null character, which no name here has", "bad_address")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._limit(scope["path"]):
             return _too_large(self._limit(scope["path"]))

@@ -24,7 +24,9 @@ class Change(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(default="", max_length=500, description="Why; shown with the job and in the audit trail.")
+    reason: str = Field(
+        default="", max_length=500, pattern=r"^[^\x00]*$", description="Why; shown with the job and in the audit trail."
+    )
 
 
 Why = Annotated[Change | None, Body()]

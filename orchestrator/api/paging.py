@@ -10,5 +10,6 @@ MAX_LIMIT = 1000
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Entries at most.")]
 After = Annotated[str | None, Query(max_length=300, description="`next` of the part before this one.")]
+AfterLine = Annotated[int, Query(ge=0, le=2**31 - 1, description="Only what comes after this line of the input.")]
 Statuses = Annotated[list[str], Query(description="Only entries in one of these states; may be repeated.")]
 DryRun = Annotated[bool, Query(description="Say what would be done and change nothing.")]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path
 
 from orchestrator.api import reads
 from orchestrator.api.access import Viewer
 from orchestrator.api.documents import page, query_document
 from orchestrator.api.errors import NotFound
 from orchestrator.api.jobs import job_or_404
-from orchestrator.api.paging import Limit, Statuses
+from orchestrator.api.paging import AfterLine, Limit, Statuses
 from orchestrator.api.services import Services, Use
 from orchestrator.traces import trace_of
 from storage.access import Caller
 
 router = APIRouter(prefix="/api", tags=["queries"])
+
+QueryId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
 @router.get("/jobs/{job_id}/queries")
@@ -26,7 +28,7 @@ def list_queries(
     use: Use,
     caller: Viewer,
     limit: Limit = 100,
-    after: Annotated[int, Query(ge=0, description="`next` of the part before this one: a line.")] = 0,
+    after: AfterLine = 0,
     status: Statuses = [],  # noqa: B006 - FastAPI copies it
     custom_id: str | None = None,
 ) -> dict[str, Any]:
@@ -38,13 +40,13 @@ def list_queries(
 
 
 @router.get("/queries/{query_id}")
-def show_query(query_id: int, use: Use, caller: Viewer) -> dict[str, Any]:
+def show_query(query_id: QueryId, use: Use, caller: Viewer) -> dict[str, Any]:
     """One query."""
     return query_document(_query(use, caller, query_id))
 
 
 @router.get("/queries/{query_id}/trace")
-def show_trace(query_id: int, use: Use, caller: Viewer) -> dict[str, Any]:
+def show_trace(query_id: QueryId, use: Use, caller: Viewer) -> dict[str, Any]:
     """How the query was thought through, while it runs or after: stages, candidates, verdicts."""
     row = _query(use, caller, query_id)
     with use.db.read() as conn:

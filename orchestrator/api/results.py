@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from orchestrator.api.access import Viewer
 from orchestrator.api.jobs import job_or_404
+from orchestrator.api.paging import AfterLine
 from orchestrator.api.services import Services, Use
 from orchestrator.results import result_lines
 
@@ -27,7 +28,7 @@ def results(
     use: Use,
     caller: Viewer,
     trace: Annotated[bool, Query(description="With the stages, their candidates and verdicts.")] = False,
-    after: Annotated[int, Query(ge=0, description="Only lines after this line of the input.")] = 0,
+    after: AfterLine = 0,
     limit: Annotated[int | None, Query(ge=1, description="Lines at most.")] = None,
 ) -> StreamingResponse:
     """One JSON line per query that ended, in the order of the input; partial while the job runs."""

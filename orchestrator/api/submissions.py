@@ -23,6 +23,9 @@ from storage.access import Caller
 
 router = APIRouter(prefix="/api/jobs", tags=["jobs"])
 
+NO_NULL = r"^[^\x00]*$"
+"""No database keeps a null character in text."""
+
 MAX_INLINE_LINES = 1000
 """More lines than this belong in a file."""
 
@@ -35,7 +38,7 @@ class NewJob(BaseModel):
     file_id: str | None = Field(default=None, description="An uploaded file, one query a line.")
     lines: list[dict[str, Any]] | None = Field(default=None, max_length=MAX_INLINE_LINES, min_length=1)
     name: str = ""
-    model: str = Field(default="", description="Empty means the model of the server.")
+    model: str = Field(default="", pattern=NO_NULL, description="Empty means the model of the server.")
     policy: dict[str, Any] = Field(default_factory=dict)
     priority: str = "batch"
     weight: float = 1.0

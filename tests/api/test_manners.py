@@ -22,7 +22,7 @@ from workers.app import make_app
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/api/nowhere", 404, "not_found"),
         ("DELETE", "/api/jobs", 405, "method_not_allowed"),
         ("GET", "/api/jobs?limit=0", 422, "invalid_request"),
         ("GET", "/api/jobs/job_none", 404, "not_found"),
@@ -34,6 +34,10 @@ from workers.app import make_app
         ("POST", "/api/workers/none/drain", 404, "not_found"),
         ("POST", "/api/files", 400, "empty_file"),
         ("GET", "/health/ready", 503, "unavailable"),
+        ("GET", "/api/jobs/job%00", 400, "bad_address"),
+        ("GET", "/api/jobs?name=%00", 400, "bad_address"),
+        ("GET", f"/api/queries/{2**70}", 422, "invalid_request"),
+        ("GET", f"/api/jobs/job_none/queries?after={2**40}", 422, "invalid_request"),
     ],
 )
 def test_every_failure_has_the_envelope(server: Server, method: str, path: str, status: int, code: str) -> None:
@@ -151,6 +155,8 @@ def test_files_come_raw_or_as_a_form(server: Server) -> None:
         ({"lines": [{}], "policy": {"candidates": 0}}, "policy.candidates"),
         ({"lines": [{}], "priority": "soon"}, "priority"),
         ({"lines": [{}], "nope": 1}, "nope"),
+        ({"lines": [{}], "model": "a\0b"}, "model"),
+        ({"lines": [{}], "name": "a\0b"}, "name"),
         ({"file_id": "file_none"}, "input_file_id"),
     ],
 )
