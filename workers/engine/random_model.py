@@ -11,7 +11,8 @@ import torch
 from reasoning.stages import STAGES
 
 _SPECIALS = ("<|begin_of_text|>", "<|eot_id|>", "<|pad|>", "<|start_header_id|>", "<|end_header_id|>", "<|image|>")
-_BOS, _EOT, _PAD, _START, _END, _IMAGE = _SPECIALS
+_BOS, _EOT, _PAD = _SPECIALS[:3]
+_UNKNOWN = "<unk>"
 
 _TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>"
@@ -83,8 +84,8 @@ def word_tokenizer(words: int) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tags = [tag for stage in STAGES for tag in (stage.open_tag, stage.close_tag)]
-    known = ["<unk>", *tags, *"12.:", *(f"w{i}" for i in range(words))]
-    raw = Tokenizer(models.WordLevel({word: place for place, word in enumerate(known)}, unk_token="<unk>"))
+    known = [_UNKNOWN, *tags, *"12.:", *(f"w{i}" for i in range(words))]
+    raw = Tokenizer(models.WordLevel({word: place for place, word in enumerate(known)}, _UNKNOWN))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return _finished(raw)
 
