@@ -26,7 +26,6 @@ def make_api(settings: Settings, db: Database, objects: ObjectStore, publisher: 
         openapi_url="/api/openapi.json",
         docs_url=None,  # the stock pages load scripts from other sites
         redoc_url=None,
-        root_path=settings.path_prefix,
     )
     app.state.services = Services(settings, db, objects, publisher)
     for subject in (health, files, blobs, submissions, jobs, results, queries, workers, metrics):

@@ -22,18 +22,18 @@ def pause_queue(ask: Ask) -> Response:
     """Admit no more queries of a model."""
     reason = _reason(ask)
     with ask.use.db.write() as conn:
-        if not controls.pause_model(conn, ask.part("model"), ask.use.now(), reason, ask.viewer.actor):
-            raise BadInput(f"the queue of {ask.part('model')} is paused already", code="conflict")
-        record(conn, ask.viewer.caller, ask.use.now(), "queue.pause", ask.part("model"), reason)
+        if not controls.pause_model(conn, _model(ask), ask.use.now(), reason, ask.viewer.actor):
+            raise BadInput(f"the queue of {_model(ask)} is paused already", code="conflict")
+        record(conn, ask.viewer.caller, ask.use.now(), "queue.pause", _model(ask), reason)
     return _back(ask, "paused")
 
 
 def resume_queue(ask: Ask) -> Response:
     """Admit queries of a model again."""
     with ask.use.db.write() as conn:
-        if not controls.resume_model(conn, ask.part("model")):
-            raise BadInput(f"the queue of {ask.part('model')} is not paused", code="conflict")
-        record(conn, ask.viewer.caller, ask.use.now(), "queue.resume", ask.part("model"))
+        if not controls.resume_model(conn, _model(ask)):
+            raise BadInput(f"the queue of {_model(ask)} is not paused", code="conflict")
+        record(conn, ask.viewer.caller, ask.use.now(), "queue.resume", _model(ask))
     return _back(ask, "resumed")
 
 
@@ -41,8 +41,8 @@ def send_again(ask: Ask) -> Response:
     """Have the messages of queued calls sent anew."""
     reason = _reason(ask)
     with ask.use.db.write() as conn:
-        number = controls.send_again(conn, ask.part("model"))
-        record(conn, ask.viewer.caller, ask.use.now(), "queue.send_again", ask.part("model"), reason)
+        number = controls.send_again(conn, _model(ask))
+        record(conn, ask.viewer.caller, ask.use.now(), "queue.send_again", _model(ask), reason)
     return _back(ask, "sent", number)
 
 
@@ -55,6 +55,11 @@ def drain(ask: Ask) -> Response:
             raise BadInput(f"there is no worker {worker} that still runs", code="not_found")
         record(conn, ask.viewer.caller, ask.use.now(), f"worker.{wanted}", worker, reason)
     return _back(ask, wanted)
+
+
+def _model(ask: Ask) -> str:
+    """The queue meant: a field and not a part of the address, as names of models hold slashes."""
+    return ask.field("model")
 
 
 def _back(ask: Ask, done: str, number: int | None = None) -> Response:

@@ -20,35 +20,42 @@ from tests.web.scenes import SceneEngine
 from workers.engine.scripted import Script, ScriptedEngine
 
 
-def fill(db: Database, objects: ObjectStore, now: float) -> dict[str, str]:
-    """Fill the store so that the newest work goes on at `now`; the ids of the jobs by what they show."""
+def fill(db: Database, objects: ObjectStore, now: float, scale: float = 1.0) -> dict[str, str]:
+    """Fill the store so that the newest work goes on at `now`; the ids of the jobs by what they show.
+
+    `scale` makes all jobs smaller.
+    """
+
+    def some(count: int, start: int = 0) -> range:
+        return range(start, start + max(3, round(count * scale)))
+
     scenes = SceneEngine()
     made: dict[str, str] = {}
     yesterday = Filler(db, objects, now - 26 * 3600, scenes)
-    made["labels"] = yesterday.job(yesterday.scenes(range(40)), name="shapes, four candidates")
+    made["labels"] = yesterday.job(yesterday.scenes(some(40)), name="shapes, four candidates")
     yesterday.run(made["labels"])
     yesterday.end(made["labels"])
     words = Filler(db, objects, now - 3000, scenes)
     made["words"] = words.job(
-        words.scenes(range(24)), name="shapes, judge in words", policy={"judge": "words", "seed": 7}
+        words.scenes(some(24)), name="shapes, judge in words", policy={"judge": "words", "seed": 7}
     )
     words.run(made["words"])
     words.end(made["words"])
     published = Filler(db, objects, now - 2400, scenes)
     made["published"] = published.job(
-        published.scenes(range(16)), name="shapes as published", policy={"mode": "published", "candidates": 5}
+        published.scenes(some(16)), name="shapes as published", policy={"mode": "published", "candidates": 5}
     )
     published.run(published_id := made["published"])
     published.end(published_id)
     single = Filler(db, objects, now - 2000, scenes)
     made["single"] = single.job(
-        single.scenes(range(40)), name="shapes, no search", policy={"strategy": "single", "candidates": 1}
+        single.scenes(some(40)), name="shapes, no search", policy={"strategy": "single", "candidates": 1}
     )
     single.run(made["single"])
     single.end(made["single"])
-    made["faults"] = _faults(db, objects, now - 1500)
-    made["paused"] = _paused(db, objects, now - 700, scenes)
-    made["running"] = _running(db, objects, now, scenes)
+    made["faults"] = _faults(db, objects, now - 1500, some(30))
+    made["paused"] = _paused(db, objects, now - 700, scenes, some(30, 50))
+    made["running"] = _running(db, objects, now, scenes, some(160, 100))
     _fleet(db, now)
     writer = RollupWriter(db)
     for step in range(9):
@@ -56,32 +63,33 @@ def fill(db: Database, objects: ObjectStore, now: float) -> dict[str, str]:
     return made
 
 
-def _faults(db: Database, objects: ObjectStore, at: float) -> str:
-    script = Script(crash=0.03, truncation=0.1, duplicates=0.2, off_format=0.2, read_images=False, early_end=0.05)
+def _faults(db: Database, objects: ObjectStore, at: float, numbers: range) -> str:
+    script = Script(crash=0.06, truncation=0.1, duplicates=0.2, off_format=0.2, read_images=False, early_end=0.05)
     filler = Filler(db, objects, at, ScriptedEngine(script))
-    lines = filler.scenes(range(30))
+    lines = filler.scenes(numbers)
     job = filler.job(lines, name="flaky engine", policy={"judge": "words", "retries": 1}, model="scripted")
     filler.run(job)
     filler.end(job)
     return job
 
 
-def _paused(db: Database, objects: ObjectStore, at: float, scenes: SceneEngine) -> str:
+def _paused(db: Database, objects: ObjectStore, at: float, scenes: SceneEngine, numbers: range) -> str:
     filler = Filler(db, objects, at, scenes)
-    job = filler.job(filler.scenes(range(50, 80)), name="charts, waiting for a decision")
-    filler.run(job, queries_=5)
+    job = filler.job(filler.scenes(numbers), name="charts, waiting for a decision")
+    filler.run(job, queries_=len(numbers) // 3)
     pause_job(db, job, at + 60, "the captions look wrong, ask Mira first")
     return job
 
 
-def _running(db: Database, objects: ObjectStore, now: float, scenes: SceneEngine) -> str:
+def _running(db: Database, objects: ObjectStore, now: float, scenes: SceneEngine, numbers: range) -> str:
     filler = Filler(db, objects, now - 95, scenes)
-    job = filler.job(filler.scenes(range(100, 260)), name="shapes, nightly", policy={"seed": 11})
-    filler.run(job, queries_=24)
+    job = filler.job(filler.scenes(numbers), name="shapes, nightly", policy={"seed": 11})
+    part = max(2, len(numbers) // 7)
+    filler.run(job, queries_=part)
     filler.now = now - 40
-    filler.run(job, queries_=24)
+    filler.run(job, queries_=part)
     filler.now = now - 6
-    filler.run(job, queries_=12, steps=150)
+    filler.run(job, queries_=part, steps=6 * part)
     return job
 
 

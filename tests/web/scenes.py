@@ -176,7 +176,7 @@ def _text(scene: Scene, stage: Stage, noise: random.Random, *, wrong: bool) -> s
             (
                 "I will look at the picture from left to right, name each shape, and then answer the question.",
                 "First I describe what stands in the row. Then I find the shapes that the question names and compare.",
-                "The question asks about the row of shapes. I will list them in order and read the answer off the list.",
+                "The question asks about the row of shapes. I will list them and read the answer off the list.",
                 "I will look at the picture."
                 if wrong
                 else "I will list colour and form of every shape in order, "
@@ -201,7 +201,8 @@ def _text(scene: Scene, stage: Stage, noise: random.Random, *, wrong: bool) -> s
         steps = " ".join(f"{number}. {colour} {shape}." for number, (colour, shape) in enumerate(things, 1))
         tail = noise.choice(("I checked this against the description once more.", "The other options do not fit.", ""))
         value = scene.choices[letters.index(letter)]
-        return f"I go along the row{seen}: {steps} The question asks: {scene.question} That gives {value}, which is option {letter}. {tail}".strip()
+        end = f"The question asks: {scene.question} That gives {value}, which is option {letter}. {tail}"
+        return f"I go along the row{seen}: {steps} {end}".strip()
     return letter
 
 

@@ -1,0 +1,236 @@
+"""What people do from pages: it happens, it is audited with its reason, and nobody without the right does it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from orchestrator.web.routes import PAGES
+from storage import jobs, overview
+from storage.access import ROLES
+from storage.tables import AuditEntry, Call, Job, QueueControl, Worker
+from tests.web.conftest import SAME_ORIGIN, Site, site_over
+
+
+def status(site: Site, job: str) -> Any:
+    with site.db.read() as conn:
+        return jobs.get(conn, job)
+
+
+def audited(site: Site) -> list[tuple[str, str, str | None]]:
+    table = AuditEntry.__table__
+    with site.db.read() as conn:
+        return [tuple(row) for row in conn.execute(select(table.c.action, table.c.subject, table.c.reason))]
+
+
+def running_job(site: Site, count: int = 3) -> str:
+    filler = site.filler()
+    return filler.job(filler.scenes(range(count)), policy={"candidates": 2})
+
+
+def failed_job(site: Site) -> str:
+    from workers.engine.scripted import Script, ScriptedEngine
+
+    filler = site.filler()
+    filler.engine = ScriptedEngine(Script(crash=0.9, read_images=False))
+    job = filler.job(filler.scenes(range(6)), policy={"candidates": 2, "retries": 0, "judge": "words"})
+    filler.run(job)
+    filler.end(job)
+    return job
+
+
+def test_pause_resume_and_cancel(site: Site):
+    job = running_job(site)
+    assert site.post(f"/jobs/{job}/pause", {"reason": "look first"}).headers["location"].startswith(f"/jobs/{job}")
+    assert status(site, job).paused_reason == "look first"
+    page = site.get(f"/jobs/{job}").text
+    assert "look first" in page
+    assert "Resume" in page
+    assert site.post(f"/jobs/{job}/resume").status_code == 303
+    assert status(site, job).paused_at is None
+    assert site.post(f"/jobs/{job}/cancel", {"reason": "wrong file"}).status_code == 303
+    assert status(site, job).status == "cancelling"
+    assert [entry[0] for entry in audited(site)] == ["job.pause", "job.resume", "job.cancel"]
+    assert audited(site)[2] == ("job.cancel", job, "wrong file")
+    listed = site.get("/audit").text
+    assert "wrong file" in listed
+
+
+def test_an_act_needs_its_reason(site: Site):
+    job = running_job(site)
+    for path in (f"/jobs/{job}/cancel", f"/jobs/{job}/pause", "/queues/pause"):
+        answer = site.post(path, {"reason": "   "})
+        assert answer.status_code == 400
+        assert "say why" in answer.text
+    assert status(site, job).status == "running"
+    assert audited(site) == []
+
+
+def test_retry_starts_what_failed(site: Site):
+    job = failed_job(site)
+    before = status(site, job)
+    assert before.status == "completed"
+    assert before.failed > 1
+    answer = site.post(f"/jobs/{job}/retry", {"reason": "the engine is mended"})
+    after = status(site, job)
+    assert (after.status, after.waiting, after.failed) == ("running", before.failed, 0)
+    assert f"{before.failed} queries wait again" in site.get(answer.headers["location"]).text
+
+
+def test_an_act_that_comes_too_late_is_explained(site: Site):
+    job = failed_job(site)
+    answer = site.post(f"/jobs/{job}/cancel", {"reason": "x"})
+    assert answer.status_code == 409
+    assert "only a job that is validating or running" in answer.text
+
+
+def test_a_bulk_act_says_its_number_first(site: Site):
+    job = failed_job(site)
+    failed = status(site, job).failed
+    page = site.get(f"/jobs/{job}/bulk?filter=status:failed")
+    assert f"Retry {failed} queries" in page.text
+    assert "Nothing to cancel here" in page.text
+    assert status(site, job).failed == failed
+    form = {"reason": "once more", "action": "retry", "filter": "status:failed error:crash"}
+    assert site.post(f"/jobs/{job}/bulk", form).status_code == 303
+    after = status(site, job)
+    assert (after.status, after.waiting) == ("running", failed)
+    nothing = {"reason": "x", "action": "retry", "filter": "error:deadline"}
+    assert site.post(f"/jobs/{job}/bulk", nothing).status_code == 409
+    cancel = {"reason": "never mind", "action": "cancel", "filter": "status:waiting"}
+    assert site.post(f"/jobs/{job}/bulk", cancel).status_code == 303
+    assert status(site, job).cancelled == failed
+
+
+def test_queues_and_workers(site: Site):
+    filler = site.filler()
+    filler.beat("gpu-0@here:1:1", beat_at=time.time())
+    queue = {"model": "hub/scenes", "reason": "driver"}
+    assert site.post("/queues/pause", queue).status_code == 303
+    with site.db.read() as conn:
+        assert conn.execute(select(QueueControl.__table__)).one().reason == "driver"
+    assert "driver" in site.get("/").text
+    assert site.post("/queues/pause", queue).status_code == 409
+    assert site.post("/queues/resume", queue).status_code == 303
+    drain = {"worker": "gpu-0@here:1:1", "wanted": "drain", "reason": "update"}
+    assert site.post("/workers/drain", drain).status_code == 303
+    with site.db.read() as conn:
+        assert conn.execute(select(Worker.__table__)).one().wanted == "drain"
+    assert "Work again" in site.get("/workers").text
+    assert site.post("/workers/drain", {**drain, "worker": "nobody"}).status_code == 404
+    job = running_job(site)
+    filler.now = time.time()
+    filler._admit(job, None)
+    answer = site.post("/queues/send", {"model": "scenes", "reason": "nothing moves"})
+    assert "n=3" in answer.headers["location"]
+    with site.db.read() as conn:
+        assert {row.sent_at for row in conn.execute(select(Call.__table__))} == {0.0}
+
+
+def test_a_broker_that_is_away_is_unknown_and_never_zero(site: Site):
+    running_job(site)
+    page = site.get("/workers").text
+    assert "unknown" in page
+    assert "Broker" in page
+
+
+MATRIX = [page for page in PAGES if page.role is not None]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_sees_and_does_what_is_its_own(role: str, site: Site):
+    job = running_job(site)
+    site.login(role)
+    for page in MATRIX:
+        assert page.role is not None
+        path = page.path.format(job_id=job, query_id=1, call_id=1, stage="caption", number=0, sha256="0" * 64)
+        answer = site.get(path) if page.method == "GET" else site.post(path)
+        allowed = ROLES.index(role) >= ROLES.index(page.role)
+        assert (answer.status_code == 403) is not allowed, (path, answer.status_code)
+    assert ("Cancel the job" in site.get(f"/jobs/{job}").text) is (role != "viewer")
+
+
+def test_nobody_sees_anything_without_a_session(site: Site):
+    job = running_job(site)
+    site.key()
+    for page in MATRIX:
+        path = page.path.format(job_id=job, query_id=1, call_id=1, stage="caption", number=0, sha256="0" * 64)
+        answer = site.http.request(page.method, path, headers=SAME_ORIGIN, follow_redirects=False)
+        assert answer.status_code == 303
+        assert "/login" in answer.headers["location"]
+
+
+def test_a_session_ends_with_logging_out_and_with_its_key(site: Site):
+    from storage.access import list_keys, revoke_key
+
+    site.login("admin")
+    assert site.get("/settings").status_code == 200
+    assert site.post("/logout").status_code == 303
+    assert site.get("/settings", follow_redirects=False).status_code == 303
+    site.login("admin")
+    with site.db.write() as conn:
+        for row in list_keys(conn):
+            revoke_key(conn, row.id, time.time())
+    assert site.get("/settings", follow_redirects=False).status_code == 303
+
+
+def test_a_wrong_key_and_a_forged_cookie_open_nothing(site: Site):
+    site.key()
+    answer = site.post("/login", {"key": "sb-wrong"})
+    assert answer.status_code == 403
+    assert "wrong or was revoked" in answer.text
+    assert "set-cookie" not in answer.headers
+    with site.db.read() as conn:
+        from storage.access import list_keys
+
+        key_id = list_keys(conn)[0].id
+    site.http.cookies.set("stagebeam_session", f"{key_id}.abc.def")
+    assert site.get("/", follow_redirects=False).status_code == 303
+    for _ in range(9):
+        site.post("/login", {"key": "sb-wrong"})
+    assert site.post("/login", {"key": "sb-wrong"}).status_code == 429
+
+
+@pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil", "javascript:alert(1)"])
+def test_logging_in_leads_nowhere_else(back: str, site: Site):
+    answer = site.post("/login", {"key": site.key(), "back": back})
+    assert answer.headers["location"] == "/"
+    assert "HttpOnly" in answer.headers["set-cookie"]
+    assert "SameSite=lax" in answer.headers["set-cookie"]
+
+
+def test_read_only_changes_nothing_for_anybody(site: Site):
+    job = running_job(site)
+    closed = site_over(site.db, site.objects, site.settings.model_copy(update={"read_only": True}))
+    for page in PAGES:
+        if page.method == "POST" and page.role is not None:
+            path = page.path.format(job_id=job)
+            answer = closed.post(path, {"reason": "x"})
+            assert answer.status_code == 403
+            assert "read-only" in answer.text
+    page = closed.get(f"/jobs/{job}").text
+    assert "read-only" in page
+    assert "Cancel" not in page
+    assert audited(site) == []
+
+
+def test_another_project_sees_nothing(site: Site):
+    from storage.access import create_key, create_project
+
+    job = running_job(site)
+    with site.db.write() as conn:
+        create_project(conn, "other", "other", 0.0)
+        token = create_key(conn, project_id="other", name="o", role="admin", now=0.0).token
+        query = conn.execute(select(Call.__table__.c.query_id)).first()
+        assert query is None
+    site.post("/login", {"key": token})
+    assert site.get(f"/jobs/{job}").status_code == 404
+    assert job not in site.get("/jobs").text
+    assert site.get("/queries/1").status_code == 404
+    assert site.post(f"/jobs/{job}/cancel", {"reason": "x"}).status_code == 404
+    with site.db.read() as conn:
+        assert overview.active(conn, "other") == []
+        assert conn.execute(select(Job.__table__.c.status)).scalar_one() == "running"

@@ -1,0 +1,131 @@
+"""Numbers, charts, brackets, progress: pure, and checked as such."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.web import bracket, causes, charts, numbers, progress
+from reasoning.tournament import bracket as play
+from storage import rollups
+
+DURATIONS = [
+    (0.0841, "84 ms"),
+    (3.24, "3.2 s"),
+    (59.97, "1 min 00 s"),
+    (125.0, "2 min 05 s"),
+    (3599.7, "1 h 00 min"),
+    (4320.0, "1 h 12 min"),
+    (273600.0, "3 d 4 h"),
+]
+
+
+@pytest.mark.parametrize(("value", "words"), DURATIONS)
+def test_durations_read_well(value: float, words: str):
+    assert numbers.seconds(value) == words
+
+
+def test_nothing_is_not_zero():
+    assert numbers.count(None) == numbers.seconds(None) == numbers.percent(0, 0) == numbers.DASH
+    assert numbers.count(0) == "0"
+    assert numbers.count(1234567) == "1\u202f234\u202f567"
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**9))
+def test_a_hundred_per_cent_means_all(part: int, more: int):
+    assert numbers.percent(part, part + more) != "100 %"
+    assert numbers.percent(part, part) == "100 %"
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 1e9)), max_size=8))
+def test_stacked_parts_fill_their_bar_and_no_more(parts: list[tuple[str, float]]):
+    segments = charts.stacked(parts)
+    there = [value for _, value in parts if value > 0]
+    assert len(segments) == len(there)
+    if segments:
+        assert sum(segment.width for segment in segments) <= 1000.5
+        assert segments[-1].x + segments[-1].width <= 1000.5
+        assert all(segment.width >= 4 for segment in segments)
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=168))
+def test_columns_stay_in_their_box(values: list[int]):
+    chart = charts.spark(values)
+    for x, y, width, height in [*chart.columns, chart.partial or (0, 0, 0, 0)]:
+        assert 0 <= x <= x + width <= chart.width + 0.01
+        assert 0 <= y <= y + height <= chart.height + 0.01
+
+
+@given(st.integers(2, 16), st.randoms())
+def test_a_bracket_joins_every_match_and_ends_at_the_champion(count: int, noise: Any):
+    contest = play(range(count), lambda a, b: noise.choice((a, b)))
+    verdicts = [{"pair": [m.first, m.second], "winner": m.winner} for m in contest.matches]
+    drawing = bracket.draw(verdicts, contest.champion)
+    assert drawing is not None
+    assert len(drawing.lines) == 2 * (count - 1)
+    assert drawing.nodes[-1].label == str(contest.champion)
+    places = [(node.x, node.y) for node in drawing.nodes]
+    assert len(set(places)) == len(places)
+    assert all(0 <= x <= drawing.width and 0 <= y <= drawing.height for x, y in places)
+
+
+def test_too_many_entrants_are_left_to_the_table():
+    verdicts = [{"pair": [2 * n, 2 * n + 1], "winner": 2 * n} for n in range(20)]
+    assert bracket.draw(verdicts, None) is None
+    assert bracket.draw([], None) is None
+
+
+@given(st.floats(0, 1e8))
+def test_histogram_places_agree_with_their_quantiles(milliseconds: float):
+    histogram = [0] * rollups.STEPS
+    histogram[rollups.place(milliseconds)] += 1
+    value = rollups.quantile(histogram, 1.0)
+    assert value is not None
+    assert value * 1000 >= min(int(milliseconds), 2 ** (rollups.STEPS - 1)) * 0.99
+
+
+def job(**columns: Any) -> Any:
+    counts = dict.fromkeys(progress.STATES, 0)
+    base = {"status": "running", "paused_at": None, "started_at": 0.0, "created_at": 0.0, "total": 100}
+    return SimpleNamespace(**{**counts, **base, **columns})
+
+
+def forecast(row: Any, lately: list[float], now: float, *, forsaken: bool = False) -> str:
+    return progress.progress(row, lately, now, forsaken=forsaken).forecast
+
+
+def test_a_forecast_says_when_it_cannot_tell():
+    half = job(done=10, waiting=90)
+    assert forecast(half, [10.0] * 5, 20.0) == "not enough has ended yet to tell"
+    assert forecast(half, [], 20.0, forsaken=True) == "no worker serves this model"
+    assert forecast(job(done=50, waiting=50, paused_at=1.0), [], 20.0).startswith("paused")
+    assert forecast(job(done=50, waiting=50), [100.0 - i for i in range(50)], 500.0).startswith("nothing has ended for")
+    assert forecast(job(status="completed", done=100), [], 1.0) == ""
+
+
+def test_a_steady_pace_gives_a_range_around_the_truth():
+    lately = [300.0 - each for each in range(200)]
+    row = job(done=200, waiting=1200, total=1400)
+    assert progress.pace_of(lately, 0.0, 300.0) == pytest.approx(1.0, rel=0.02)
+    assert forecast(row, lately, 300.0) == "about 19 min to 22 min left"
+    assert forecast(job(done=90, waiting=10), lately, 300.0) == "less than a minute left"
+
+
+def test_progress_is_rounded_down():
+    assert progress.progress(job(done=1999, total=2000, running=1), [], 1.0, forsaken=False).percent == "99.9 %"
+
+
+def test_messages_that_differ_in_numbers_are_one_cause():
+    messages = [f'image {n} of "photo-{n}.png" is {n}00x{n}00, sha 9f86d081884c7d65' for n in range(37)]
+    rows = [
+        SimpleNamespace(job_id="j", error={"code": "too_large", "message": text, "stage": "caption"})
+        for text in messages
+    ]
+    (cause,) = causes.group([*rows])
+    assert cause.count == 37
+    assert cause.message == messages[0]
+    assert len(cause.examples) == causes.EXAMPLES
