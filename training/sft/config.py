@@ -21,7 +21,7 @@ class TrainConfig:
     """
 
     model: str
-    """Folder or hub id of the model that is trained, with its processor."""
+    """Model that is trained, with its processor: a folder (absolute, or from `./` or `../`), a hub id, or `demo`."""
     out: Path
     """Folder for checkpoints, metrics and the trained model."""
     rows: tuple[Path, ...]
@@ -90,6 +90,8 @@ class TrainConfig:
             if field.default is MISSING and field.name not in data:
                 raise _bad(path, field.name, "missing")
         values = {name: _typed(path, name, value, hints[name]) for name, value in data.items()}
+        if values["model"].startswith((".", "/", "~")):
+            values["model"] = str(_typed(path, "model", values["model"], Path))
         config = cls(**values)
         config._check(path)
         return config
@@ -98,6 +100,8 @@ class TrainConfig:
         for name, (least, most) in _RANGES.items():
             if not least <= getattr(self, name) <= most:
                 raise _bad(path, name, f"is {getattr(self, name)}; use {least} to {most}")
+        if self.model.startswith("/") and not Path(self.model, "config.json").is_file():
+            raise _bad(path, "model", f"{self.model} holds no model")
         if not self.images.is_dir():
             raise _bad(path, "images", f"{self.images} is not a folder")
         for name in ("rows", "judge_rows"):

@@ -34,3 +34,7 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
         self._journal.append({"step": state.global_step, "time": self._now(), **logs})
         loss = logs.get("loss")
         self._progress(state.global_step, state.max_steps, float(loss) if loss is not None else None)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._journal.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.sft.config import TrainConfig
 from training.sft.metrics import MetricsFile
 from training.sft.mixture import mixture
 from training.sft.trainer import Trainer
+from workers.engine.registry import DEMO, demo_folder
 
 Progress = Callable[[int, int, float | None], None]
 """Told the step, the last step and the loss there, if it is known."""
@@ -37,18 +39,19 @@ def run(config: TrainConfig, *, resume: bool = True, progress: Progress = lambda
     order = mixture(len(rows), len(judge), config.judge_share, config.seed)
     batcher = Batcher([*rows, *judge], config.images, processor, config.context)
     config.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(
-        model=model,
-        args=SFTConfig(**_settings(config)),
-        train_dataset=Dataset.from_dict({"row": order}),
-        data_collator=batcher,
-        processing_class=processor.tokenizer,
-        callbacks=[MetricsFile(config.out / "metrics.jsonl", progress)],
-        peft_config=_adapters(config),
-        gamma=config.gamma,
-    )
-    kept = _last_checkpoint(config.out) if resume else None
-    trainer.train(resume_from_checkpoint=str(kept) if kept else None)
+    with closing(MetricsFile(config.out / "metrics.jsonl", progress)) as metrics:
+        trainer = Trainer(
+            model=model,
+            args=SFTConfig(**_settings(config)),
+            train_dataset=Dataset.from_dict({"row": order}),
+            data_collator=batcher,
+            processing_class=processor.tokenizer,
+            callbacks=[metrics],
+            peft_config=_adapters(config),
+            gamma=config.gamma,
+        )
+        kept = _last_checkpoint(config.out) if resume else None
+        trainer.train(resume_from_checkpoint=str(kept) if kept else None)
     folder = config.out / "model"
     trainer.save_model(str(folder))
     processor.save_pretrained(folder)
@@ -56,9 +59,10 @@ def run(config: TrainConfig, *, resume: bool = True, progress: Progress = lambda
 
 
 def _load(config: TrainConfig) -> tuple[Any, Any]:
+    name = str(demo_folder()) if config.model == DEMO else config.model
     try:
-        processor = AutoProcessor.from_pretrained(config.model)
-        model = AutoModelForImageTextToText.from_pretrained(config.model, dtype=torch.float32)
+        processor = AutoProcessor.from_pretrained(name)
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise BadInput(
             f'cannot load the model "{config.model}": {error}', code="invalid_config", field="model"
