@@ -23,9 +23,16 @@ from reasoning.policy import Policy
 from reasoning.records import Call, CallError, CallKind
 from storage import jobs, planning, queries, transitions
 from storage.database import Database
+from storage.lookup import look_up_by_key
 from storage.planning import PlannedCall, QueuedCall
 
 log = structlog.get_logger()
+
+BURST = 32
+"""Calls per message at most: enough that the broker's cost per message no longer shows."""
+
+LANES = 4
+"""Messages that a burst is spread over at least when nothing is known of the fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +65,21 @@ class _Batch:
     stages: dict[int, str] = field(default_factory=dict)
 
 
-def advance(db: Database, query_ids: Iterable[int], now: float, *, idle: bool = False) -> Advanced:
+def advance(db: Database, query_ids: Iterable[int], now: float, *, idle: bool = False, lanes: int = LANES) -> Advanced:
     """Plan the queries again and write the next calls or the end of each.
 
     Ids of queries that no longer run are ignored. `idle` says that workers wait for work, so that a stage
-    may go out as several calls.
+    may go out as several calls; `lanes` is the number of messages that a burst is spread over at least.
     """
     with db.write() as conn:
-        return advance_in(conn, sorted(set(query_ids)), now, idle=idle)
+        return advance_in(conn, sorted(set(query_ids)), now, idle=idle, lanes=lanes)
 
 
-def advance_in(conn: Connection, query_ids: Sequence[int], now: float, *, idle: bool = False) -> Advanced:
+def advance_in(
+    conn: Connection, query_ids: Sequence[int], now: float, *, idle: bool = False, lanes: int = LANES
+) -> Advanced:
     """`advance` inside a transaction of the caller, who must send `outgoing` after it has committed."""
+    look_up_by_key(conn)
     rows = queries.lock_running(conn, query_ids)
     calls = planning.calls_of(conn, [row.id for row in rows])
     batch = _Batch()
@@ -83,7 +93,7 @@ def advance_in(conn: Connection, query_ids: Sequence[int], now: float, *, idle: 
     planning.cancel_open(conn, batch.stopped, now)
     for job_id, usage in batch.usage.items():
         jobs.add_usage(conn, job_id, usage)
-    done.outgoing = chunked(planning.insert_calls(conn, batch.planned, now), batch.priorities)
+    done.outgoing = chunked(planning.insert_calls(conn, batch.planned, now), batch.priorities, lanes)
     return done
 
 
@@ -141,22 +151,18 @@ def _policy(job: bytes, overrides: bytes) -> Policy:
     return Policy.from_mapping(orjson.loads(job)).with_overrides(orjson.loads(overrides))
 
 
-BURST = 32
-"""Calls per message at most: enough that the broker's cost per message no longer shows."""
+def chunked(calls: Sequence[QueuedCall], priorities: Mapping[int, str], lanes: int = LANES) -> list[Outgoing]:
+    """Messages for the calls: one call each when there are few, a handful of the same kind when there are many.
 
-LANES = 4
-"""Messages that a burst is spread over at least, so that several workers get a part."""
-
-
-def chunked(calls: Sequence[QueuedCall], priorities: Mapping[int, str]) -> list[Outgoing]:
-    """Messages for the calls: one call each when there are few, a handful of the same kind when there are many."""
+    A burst is spread over `lanes` messages at least, so that every worker gets a part.
+    """
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for call in calls:
         kind = "generate" if call.kind == CallKind.GENERATE.value else "judge"
         groups[call.model, kind, priorities[call.query_id]].append(call.id)
     outgoing = []
     for (model, kind, priority), ids in groups.items():
-        size = min(BURST, max(1, -(-len(ids) // LANES)))
+        size = min(BURST, max(1, -(-len(ids) // lanes)))
         outgoing += [
             Outgoing(model, kind, priority, tuple(ids[start : start + size])) for start in range(0, len(ids), size)
         ]

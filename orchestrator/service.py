@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from functools import partial
 
 import structlog
 from celery import Celery
+from celery.worker import state as celery_state
 from kombu.exceptions import ChannelError, KombuError
 from redis.exceptions import RedisError
 
@@ -34,7 +36,7 @@ from orchestrator.outbox import Courier
 from orchestrator.reconcile import reconcile, settle
 from orchestrator.rollup import RollupWriter
 from reasoning.errors import Transient
-from storage import duties, jobs
+from storage import duties, fleet, jobs
 from storage.database import Database, open_database
 from storage.objects import ObjectStore, open_objects
 from storage.settings import Settings
@@ -84,6 +86,8 @@ class Orchestrator:
     stop: threading.Event = field(default_factory=threading.Event)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}")
     _has_duty: bool = False
+    _workers: int = 1
+    """Live workers, as last looked up."""
     _courier: Courier = field(init=False)
     _verified: Verified = field(default_factory=Verified)
     """Images that were checked once are not decoded again for the next job."""
@@ -123,7 +127,7 @@ class Orchestrator:
         """Drain the inbox, advance what is in it, and admit more when there is room."""
         ids = self._drain()
         try:
-            done = advance(self.db, ids, self.now(), idle=len(ids) < IDLE_BELOW) if ids else Advanced()
+            done = self._advance(ids) if ids else Advanced()
         except Transient:
             self.inbox.put(ids)
             raise
@@ -133,10 +137,14 @@ class Orchestrator:
         if self._has_duty and (done.ended or not ids):
             self.send(dispatch(self.db, self.settings, self.now()).outgoing)
 
+    def _advance(self, ids: list[int]) -> Advanced:
+        return advance(self.db, ids, self.now(), idle=len(ids) < IDLE_BELOW, lanes=max(1, 2 * self._workers))
+
     def keep(self) -> None:
         """Renew the duty and, while it is ours, reconcile."""
         with self.db.write() as conn:
             self._has_duty = duties.take(conn, DUTY, self.owner, self.now(), DUTY_LEASE_S)
+            self._workers = fleet.live_count(conn, self.now(), 3 * self.settings.heartbeat_s)
         if self._has_duty:
             depth = partial(queue_depth, self.app)
             self.send(reconcile(self.db, self.settings, depth, self.now()).outgoing)
@@ -265,7 +273,7 @@ def run_orchestrator(settings: Settings) -> None:
     declare_queues(app, [ADVANCE_QUEUE])
     loop = threading.Thread(target=orchestrator.run, name="loop", daemon=True)
     loop.start()
-    listener = app.Worker(
+    listener = app.WorkController(
         hostname=f"orchestrator@{orchestrator.owner}",
         pool="threads",
         concurrency=1,
@@ -273,8 +281,14 @@ def run_orchestrator(settings: Settings) -> None:
         without_mingle=True,
         without_gossip=True,
         without_heartbeat=True,
-        loglevel=settings.log_level.upper(),
     )
+
+    def stop(_number: int, _frame: object) -> None:
+        celery_state.should_stop = os.EX_OK
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    log.info("The orchestrator is ready.", action="orchestrator.ready", owner=orchestrator.owner)
     try:
         listener.start()
     finally:

@@ -78,11 +78,11 @@ _CLAIMED = (
     *(_CALLS.c.key, _CALLS.c.kind, _CALLS.c.stage, _CALLS.c.round, _CALLS.c.request),
 )
 _WANTED = (
-    select(and_(_QUERIES.c.status == "running", _JOBS.c.status == "running", _JOBS.c.paused_at.is_(None)))
+    select(and_(_QUERIES.c.status == "running", _JOBS.c.status == "running"))
     .where(_QUERIES.c.id == _CALLS.c.query_id, _JOBS.c.id == _QUERIES.c.job_id)
     .scalar_subquery()
 )
-"""Somebody still waits for the call: its query runs, and its job runs and is not paused.
+"""Somebody still waits for the call: its query and its job run. A pause stops admission, not what runs already.
 
 A scalar subquery is looked up row by row. As a join, a database without statistics begins with all running
 queries instead of the few calls that are named.

@@ -62,6 +62,12 @@ def beat(
     return conn.execute(statement).scalar_one_or_none()
 
 
+def live_count(conn: Connection, now: float, late_s: float) -> int:
+    """How many ready workers were heard of in the last `late_s` seconds."""
+    alive = _WORKERS.c.state == "ready", _WORKERS.c.beat_at >= now - late_s
+    return int(conn.scalar(select(func.count()).select_from(_WORKERS).where(*alive)) or 0)
+
+
 def live_slots(conn: Connection, now: float, late_s: float) -> dict[str, int]:
     """Slots of the ready workers heard of in the last `late_s` seconds, by model."""
     statement = (

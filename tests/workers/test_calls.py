@@ -63,9 +63,8 @@ def test_a_lease_that_ran_out_is_taken_over_and_counts_a_death(rows: Rows, ids: 
     [
         lambda rows, call: rows.set_query(call.query_id, status="cancelled"),
         lambda rows, call: rows.set_job(call.job_id, status="cancelling"),
-        lambda rows, call: rows.set_job(call.job_id, paused_at=1.0),
     ],
-    ids=["query ended", "job cancelling", "job paused"],
+    ids=["query ended", "job cancelling"],
 )
 def test_nobody_works_for_a_query_that_nobody_waits_for(rows: Rows, ids: list[int], hinder: object) -> None:
     hinder(rows, rows.call(ids[0]))  # type: ignore[operator]
