@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from orchestrator.cli.terminal.exits import Exit
 from orchestrator.cli.terminal.nouns import verbs
-from reasoning.errors import StagebeamError
+from reasoning.errors import InvariantBroken, StagebeamError
 
 _NOT_NOUNS = {"__main__", "terminal"}
 
@@ -42,6 +42,8 @@ class Nouns(TyperGroup):
         """Run the command. Exits with a code of `Exit`."""
         try:
             return super().invoke(ctx)
+        except InvariantBroken:
+            raise  # a bug: the traceback is what helps
         except StagebeamError as error:
             from orchestrator.cli.terminal.output import report
 
@@ -60,4 +62,20 @@ Data goes to stdout, progress and logs to stderr. Exit codes: 0 ok, 1 some queri
 
 def main() -> None:
     """The `stagebeam` command."""
-    verbs(_ABOUT, group=Nouns)(prog_name="stagebeam")
+    verbs(_ABOUT, group=Nouns, callback=_options)(prog_name="stagebeam")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"stagebeam {version('stagebeam')}")
+        raise typer.Exit
+
+
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    return

@@ -136,6 +136,7 @@ def results(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [default: stdout]")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="With stages, candidates and verdicts.")] = False,
     after: Annotated[int, typer.Option(min=0, help="Only lines after this line of the input.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Write one JSON line per query that ended, in the order of the input; partial while the job runs."""
     from orchestrator.cli.terminal.client import connect
@@ -143,7 +144,11 @@ def results(
 
     with connect() as api, api.lines(f"{_path(job)}/results", trace=trace or None, after=after or None) as lines:
         count = write_lines(lines, output)
-    if output is not None:
+    if output is None:
+        return
+    if as_json:
+        document({"job": job, "lines": count, "output": str(output)}, as_json=True)
+    else:
         say(f"{count} lines in {output}")
 
 

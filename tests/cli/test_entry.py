@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.cli.terminal.exits import Exit, as_command_error
 from orchestrator.cli.terminal.safe import plain, to_json
+from reasoning.errors import BadInput, StagebeamError, Transient
 
 HEAVY = {"torch", "transformers", "celery", "sqlalchemy", "boto3", "fastapi", "httpx", "pydantic_settings", "pyarrow"}
 
@@ -70,6 +72,17 @@ def test_secrets_are_not_shown() -> None:
 @pytest.mark.parametrize("arguments", [["job"], ["job", "list", "--nope"], ["nope"], ["job", "show"]])
 def test_bad_usage_is_2(arguments: list[str]) -> None:
     assert stagebeam(*arguments).returncode == 2
+
+
+def test_version() -> None:
+    assert stagebeam("--version").stdout.startswith("stagebeam ")
+
+
+def test_errors_become_exit_codes() -> None:
+    bad = as_command_error(BadInput("no", code="c", field="f", line=3))
+    assert (bad.exit_code, bad.details[0]["line"]) == (Exit.BAD_INPUT, 3)
+    assert as_command_error(Transient("away")).exit_code == Exit.UNREACHABLE
+    assert as_command_error(StagebeamError("no")).exit_code == Exit.REFUSED
 
 
 def test_no_server_is_5() -> None:

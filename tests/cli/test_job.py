@@ -80,6 +80,8 @@ def test_submit_wait_results_and_trace(shell: Shell) -> None:
     assert "sent 1 image" in done.stderr
     fetched = shell("job", "results", job["id"], "-o", "out.jsonl", "--trace")
     assert (fetched.returncode, fetched.stdout) == (0, "")
+    told = shell("job", "results", job["id"], "-o", "again.jsonl", "--json")
+    assert json.loads(told.stdout) == {"job": job["id"], "lines": 2, "output": "again.jsonl"}
     lines = [json.loads(line) for line in (shell.folder / "out.jsonl").read_text().splitlines()]
     assert {"custom_id", "status", "answer", "error", "usage"} <= set(lines[0])
     assert [len(line["trace"]["stages"]) for line in lines] == [4, 4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from reasoning.errors import BadInput, StagebeamError
+from reasoning.errors import BadInput, StagebeamError, Transient
 
 
 class Exit(IntEnum):
@@ -44,4 +44,6 @@ def as_command_error(error: StagebeamError) -> CommandError:
         record = {"line": error.line, "field": error.field, "code": error.code, "message": error.message}
         details = (record,) if error.line is not None else ()
         return CommandError(error.message, exit_code=Exit.BAD_INPUT, code=error.code, details=details)
-    return CommandError(str(error), exit_code=Exit.REFUSED, code=type(error).__name__)
+    # A service that met a store which was away is worth starting again; one that was refused is not.
+    exit_code = Exit.UNREACHABLE if isinstance(error, Transient) else Exit.REFUSED
+    return CommandError(str(error), exit_code=exit_code, code=type(error).__name__)

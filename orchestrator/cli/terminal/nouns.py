@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 from typer.core import TyperGroup
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
-def verbs(summary: str, group: type[TyperGroup] | None = None) -> typer.Typer:
-    """A noun with verbs, such as `stagebeam job list`; `group` is a class that finds its verbs in its own way."""
+def verbs(
+    summary: str, group: type[TyperGroup] | None = None, callback: Callable[..., None] | None = None
+) -> typer.Typer:
+    """A noun with verbs, such as `stagebeam job list`.
+
+    `group` is a class that finds its verbs in its own way, `callback` takes the options before the verb.
+    """
     app = _plain(summary, group)
-    app.callback()(_nothing_by_itself)  # without it Typer drops the verb of a noun that has only one
+    app.callback()(callback or _nothing_by_itself)  # without one Typer drops the verb of a noun that has only one
     return app
 
 
