@@ -1,0 +1,219 @@
+"""Which column is what: guesses from names, and rows turned into query lines."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import string
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from orchestrator.datasets.cells import images_of
+from orchestrator.datasets.spec import Line, Row, SourceSpec
+from reasoning.errors import BadInput, nearest
+
+GUESSES: Mapping[str, tuple[str, ...]] = {
+    "custom_id": ("custom_id", "id", "index", "question_id", "qid", "uid", "key", "doc_id", "sample_id"),
+    "question": ("question", "query", "prompt", "text", "instruction", "problem", "input"),
+    "images": ("images", "image", "image_path", "image_paths", "image_url", "img", "img_path", "picture", "file_name",
+               "filename", "path", "decoded_image"),
+    "choices": ("choices", "options"),
+    "answer": ("answer", "label", "target", "ground_truth", "gt_answer", "gt", "solution", "correct_answer"),
+    "hint": ("hint",),
+}  # fmt: skip
+"""Names by part, the likelier first; compared without regard to case."""
+
+MAX_METADATA_BYTES = 4096
+"""A longer value is left out of the metadata."""
+
+_NUMBERED = re.compile(r"(image|img|picture)_?\d+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """The columns of each part; a part without one is not there."""
+
+    custom_id: str | None
+    question: str | None
+    images: tuple[str, ...]
+    choices: tuple[str, ...]
+    """One column that holds a list, or one column a choice (`A`, `B`, ...)."""
+    answer: str | None
+    hint: str | None
+    context: str | None
+    template: str | None
+    """The one question for every row."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What people are shown; parts that are not there are left out."""
+        shown: dict[str, Any] = {name: getattr(self, name) for name in ("custom_id", "question", "answer", "hint")}
+        shown |= {"images": list(self.images), "choices": list(self.choices), "context": self.context}
+        if self.template is not None:
+            shown["question"] = f"text: {self.template}"
+        return {name: value for name, value in shown.items() if value}
+
+
+def find_columns(names: Sequence[str], spec: SourceSpec) -> Columns:
+    """The columns of a table with these names: those that `spec` names, the others by guess.
+
+    Raises:
+        BadInput: a named column is not there, or there is neither a question nor a column of questions.
+    """
+    given = {part: [value] if isinstance(value, str) else list(value) for part, value in spec.columns.items()}
+    for part, wanted in given.items():
+        for name in wanted:
+            if name and name not in names:
+                raise BadInput(
+                    f'there is no column "{name}" for {part}.{nearest(name, names)} Columns: {", ".join(names)}.',
+                    code="unknown_column",
+                    field=f"columns.{part}",
+                )
+
+    def chosen(part: str) -> list[str]:
+        if part in given:
+            return [name for name in given[part] if name]
+        return _guess(part, names)
+
+    def one(part: str) -> str | None:
+        found = chosen(part)
+        return found[0] if found else None
+
+    columns = Columns(
+        custom_id=one("custom_id"),
+        question=one("question"),
+        images=tuple(chosen("images")),
+        choices=tuple(chosen("choices")),
+        answer=one("answer"),
+        hint=one("hint"),
+        context=one("context") if "context" in given else None,
+        template=spec.question,
+    )
+    if columns.question is None and columns.template is None:
+        raise BadInput(
+            "no column looks like a question; name it (--column question=NAME), or give one question for all rows "
+            f"(--question TEXT). Columns: {', '.join(names)}.",
+            code="no_question",
+            field="columns.question",
+        )
+    return columns
+
+
+def _guess(part: str, names: Sequence[str]) -> list[str]:
+    by_lower = {name.lower(): name for name in reversed(names)}
+    if part == "images":
+        numbered = [name for name in names if _NUMBERED.fullmatch(name)]
+        if numbered:
+            return sorted(numbered, key=lambda name: (re.sub(r"\d", "", name), int(re.sub(r"\D", "", name))))
+    if part == "choices" and "A" in names and "B" in names:
+        letters = [letter for letter in string.ascii_uppercase if letter in names]
+        return [letter for place, letter in enumerate(letters) if letter == string.ascii_uppercase[place]]
+    return [by_lower[name] for name in GUESSES.get(part, ()) if name in by_lower][:1]
+
+
+def to_lines(rows: Iterable[Row], columns: Columns) -> Iterator[Line]:
+    """The rows as native lines. A row that cannot be one becomes a line that says why."""
+    used = {columns.custom_id, columns.question, columns.answer, columns.hint, columns.context}
+    used |= {*columns.images, *columns.choices}
+    for number, row in enumerate(rows, start=1):
+        try:
+            yield _line(row, number, columns, {name for name in row if name not in used})
+        except BadInput as error:
+            yield {"error": {"code": error.code, "message": error.message}}
+
+
+def _line(row: Row, number: int, columns: Columns, rest: set[str]) -> Line:
+    line: Line = {
+        "custom_id": _id(row, number, columns),
+        "question": _question(row, columns),
+        "images": [image for name in columns.images for image in images_of(row.get(name), name)],
+    }
+    choices = _choices(row, columns)
+    if choices:
+        line["choices"] = choices
+    answer = _plain(row.get(columns.answer)) if columns.answer else None
+    if answer is not None:
+        line["answer"] = answer
+    if columns.context and row.get(columns.context):
+        line["context"] = _decoded(row[columns.context])
+    metadata = {name: value for name in row if name in rest and (value := _kept(row[name])) is not None}
+    if metadata:
+        line["metadata"] = metadata
+    return line
+
+
+def _id(row: Row, number: int, columns: Columns) -> str:
+    value = _plain(row.get(columns.custom_id)) if columns.custom_id else None
+    return f"row-{number}" if value is None or value == "" else str(value)
+
+
+def _question(row: Row, columns: Columns) -> str:
+    if columns.template is not None:
+        text = _filled(columns.template, row)
+    else:
+        value = row.get(columns.question or "")
+        text = "" if value is None else str(value)
+    hint = row.get(columns.hint) if columns.hint else None
+    return f"{hint}\n{text}" if isinstance(hint, str) and hint.strip() else text
+
+
+def _filled(template: str, row: Row) -> str:
+    """The template with `{column}` replaced; braces around anything else stay."""
+
+    def value(found: re.Match[str]) -> str:
+        return str(row[found[1]]) if found[1] in row else found[0]
+
+    return re.sub(r"\{([^{}]+)\}", value, template)
+
+
+def _choices(row: Row, columns: Columns) -> list[str]:
+    if len(columns.choices) > 1:
+        values = [_plain(row.get(name)) for name in columns.choices]
+        while values and values[-1] in (None, ""):
+            values.pop()
+        return ["" if value is None else str(value) for value in values]
+    value = _decoded(row.get(columns.choices[0])) if columns.choices else None
+    if isinstance(value, Mapping):
+        value = value.get("text") or list(value.values())
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def _decoded(value: Any) -> Any:
+    """A list that was written into a text, as JSON or as Python; anything else as it is."""
+    if not isinstance(value, str) or not value.strip().startswith(("[", "{", "(")):
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return ast.literal_eval(value) if len(value) < MAX_METADATA_BYTES else value
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON holds it: no NaN, whole numbers without a fraction."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return int(value) if value.is_integer() else value
+    if isinstance(value, str | int | bool) or value is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [str(item) for item in value]
+    return str(value)
+
+
+def _kept(value: Any) -> Any:
+    """A value for the metadata, or None when it is empty, long or no JSON."""
+    if isinstance(value, bytes) or value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        text = orjson.dumps(str(value))
+    return None if len(text) > MAX_METADATA_BYTES or text in (b'""', b"[]", b"{}") else orjson.loads(text)
