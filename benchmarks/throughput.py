@@ -84,17 +84,8 @@ def measure_stagebeam(url: str, broker: str, options: Any, number: int) -> dict[
     db = open_database(url)
     job_id = f"job_{number}"
     fill(db, job_id, options.queries, Policy(candidates=options.candidates, seed=number))
-    env = {
-        **os.environ,
-        "STAGEBEAM_DATABASE_URL": url,
-        "STAGEBEAM_BROKER_URL": broker,
-        "STAGEBEAM_OBJECT_STORE": tempfile.mkdtemp(),
-        "STAGEBEAM_MODEL": "scripted",
-        "STAGEBEAM_SLOTS": "512",
-        "STAGEBEAM_LOG_LEVEL": "warning",
-    }
-    stagebeam = str(Path(sys.executable).parent / "stagebeam")
-    with running([stagebeam, "orchestrator"], env), running([stagebeam, "worker"], env):
+    env = service_environment(url, broker, slots=512)
+    with running([stagebeam(), "orchestrator"], env), running([stagebeam(), "worker"], env):
         wait(lambda: workers_ready(db))
         started = time.monotonic()
         resume_job(db, job_id)
@@ -107,6 +98,24 @@ def measure_stagebeam(url: str, broker: str, options: Any, number: int) -> dict[
     db.close()
     decisions = STAGES * options.queries
     return {"per_s": round(decisions / seconds, 1), "seconds": round(seconds, 2), "broker_peak_bytes": peak}
+
+
+def service_environment(url: str, broker: str, *, slots: int) -> dict[str, str]:
+    """Environment of an orchestrator and a worker with the scripted engine over these servers."""
+    return {
+        **os.environ,
+        "STAGEBEAM_DATABASE_URL": url,
+        "STAGEBEAM_BROKER_URL": broker,
+        "STAGEBEAM_OBJECT_STORE": tempfile.mkdtemp(),
+        "STAGEBEAM_MODEL": "scripted",
+        "STAGEBEAM_SLOTS": str(slots),
+        "STAGEBEAM_LOG_LEVEL": "warning",
+    }
+
+
+def stagebeam() -> str:
+    """The command of this environment."""
+    return str(Path(sys.executable).parent / "stagebeam")
 
 
 def measure_canvas(broker: str, options: Any) -> dict[str, float]:
