@@ -22,7 +22,8 @@ class Record:
     conclusion: str | None
     answer: str
     choices: tuple[str, ...] = ()
-    format_ok: bool = True
+    format_ok: bool | None = None
+    """Whether the answer keeps the tag grammar strictly; None where that is not known."""
     tokens: int = 0
     """Tokens generated for this query, judging included."""
 
@@ -39,8 +40,8 @@ class Report:
     low: float
     """Lower end of the 95 % Wilson interval of the accuracy."""
     high: float
-    format_ok: float
-    """Share of the answers that keep the tag grammar strictly."""
+    format_ok: float | None
+    """Share of the answers that keep the tag grammar strictly, of those where it is known; None if of none."""
     tokens: int
     tokens_per_query: float
 
@@ -62,6 +63,7 @@ def score(records: Iterable[Record]) -> Report:
     correct = sum(agrees(row.conclusion or "", Expected(row.answer, row.choices)) for row in answered)
     low, high = wilson(correct, len(rows))
     tokens = sum(row.tokens for row in rows)
+    formats = [row.format_ok for row in answered if row.format_ok is not None]
     return Report(
         n=len(rows),
         correct=correct,
@@ -69,7 +71,7 @@ def score(records: Iterable[Record]) -> Report:
         accuracy=correct / len(rows),
         low=low,
         high=high,
-        format_ok=sum(row.format_ok for row in answered) / max(1, len(answered)),
+        format_ok=sum(formats) / len(formats) if formats else None,
         tokens=tokens,
         tokens_per_query=tokens / len(rows),
     )

@@ -25,3 +25,17 @@ def run(
     from training.sft.run import run as train
 
     return train(config, resume=resume, progress=progress)
+
+
+def check(config_path: Path) -> dict[str, int]:
+    """Check a configuration with its rows and images, without loading a model; counts of the rows.
+
+    Raises:
+        BadInput: as `run` does.
+    """
+    from training.data.conversations import read
+    from training.sft.config import TrainConfig
+
+    config = TrainConfig.load(config_path)
+    rows, judge = (read(files, config.images) for files in (config.rows, config.judge_rows))
+    return {"rows": len(rows), "judge_rows": len(judge)}

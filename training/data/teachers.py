@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from reasoning.errors import ModelError
 from reasoning.prompts import Message, Prompt, question_text
 from reasoning.records import Usage
 from reasoning.stages import Stage
+from training.data import questions
 from training.data.questions import Known
 from training.scenes.files import scene_of
 from training.scenes.teacher import tagged, teach
 from workers.engine.protocol import Engine, Generate, Sampling
+from workers.engine.registry import open_engine
 
 _TASK = """You write training examples of slow thinking. You see an image, a question about it and the correct answer. \
 Explain how a careful observer arrives at that answer, in exactly four parts, each once and in this order:
@@ -51,6 +55,26 @@ class ProgramTeacher:
             message = f'"{known.custom_id}" is not a question of the scenes; use a model as the teacher'
             raise ModelError(message, code="not_a_scene")
         return Draft(tagged(teach(*found)), Usage())
+
+
+@contextmanager
+def open_teacher(name: str, source: Path, *, max_tokens: int) -> Iterator[Teacher]:
+    """The teacher called `name` for the questions of `source`: `program`, or an engine's name for `open_engine`.
+
+    Raises:
+        BadInput: unknown engine, or the questions are not usable.
+    """
+    if name == "program":
+        yield ProgramTeacher()
+        return
+    known = questions.read(source)
+    digests, load_image = questions.load_images(known, source.parent)
+    sampling = Sampling(temperature=0.7, top_p=0.95, top_k=0, max_tokens=max_tokens)
+    engine = open_engine(name)
+    try:
+        yield ModelTeacher(engine, lambda row: digests[row.image], load_image, sampling)
+    finally:
+        engine.close()
 
 
 class ModelTeacher:

@@ -27,7 +27,7 @@ PLACES: tuple[str, ...] = (
 ATTRIBUTES: dict[str, tuple[str, ...]] = {"size": SIZES, "material": MATERIALS, "color": COLORS, "shape": SHAPES}
 """Attribute names in the order in which they are spoken, with their values."""
 
-THINGS: dict[Level, tuple[int, int]] = {"easy": (2, 3), "medium": (3, 6), "hard": (6, 9)}
+THINGS: dict[Level, tuple[int, int]] = {"easy": (2, 3), "medium": (3, 5), "hard": (6, 8)}
 """Fewest and most things in a scene of a level."""
 
 
