@@ -139,7 +139,7 @@ def test_a_bad_flag_says_what_to_do(shell: Shell, arguments: list[str], code: in
 
 
 def test_steering_and_detaching(shell: Shell) -> None:
-    shell.write(*(f"{i}?" for i in range(200)))
+    shell.write(*(f"{i}? #slow" for i in range(200)))
     job = json.loads(shell("job", "submit", "in.jsonl", "--json", "--name", "long").stdout)
     watching = shell.start("job", "watch", job["id"])
     assert watching.stderr is not None
