@@ -29,10 +29,7 @@ def scenes(seed: int, count: int, level: Level, split: Split = "test") -> Iterat
     Raises:
         BadInput: unknown level or split, or a seed out of range.
     """
-    if level not in THINGS:
-        raise BadInput(
-            f'unknown level "{level}".{nearest(level, get_args(Level))}', code="invalid_value", field="level"
-        )
+    _check(seed, level, split)
     for index in range(count):
         yield _row(split, level, seed, index)
 
@@ -62,6 +59,7 @@ def write(seed: int, count: int, level: Level, out: Path, split: Split = "test")
     """
     if not 1 <= count <= MOST_ROWS:
         raise BadInput(f"count is {count}; use 1 to {MOST_ROWS}", code="invalid_value", field="count")
+    _check(seed, level, split)
     rows = scenes(seed, count, level, split)
     (out / "images").mkdir(parents=True, exist_ok=True)
     target = out / "questions.jsonl"
@@ -74,6 +72,14 @@ def write(seed: int, count: int, level: Level, out: Path, split: Split = "test")
             lines.write(json.dumps(_line(f"{split}-{level}-{seed}-{index:06d}", name, question)) + "\n")
             sheet.writerow(_sheet_row(index, out / name, question))
     return target
+
+
+def _check(seed: int, level: Level, split: Split) -> None:
+    if level not in THINGS:
+        raise BadInput(
+            f'unknown level "{level}".{nearest(level, get_args(Level))}', code="invalid_value", field="level"
+        )
+    stream(split, seed, 0)
 
 
 def _line(custom_id: str, image: str, question: Question) -> dict[str, object]:
