@@ -82,6 +82,10 @@ class Settings(BaseSettings):
 
     image_roots: list[Path] = Field(default_factory=list)
     """Folders from which the server itself may read images that a line names by path."""
+    sql_connections: dict[str, SecretStr] = Field(default_factory=dict)
+    """Databases that datasets may be read from, as JSON: name to SQLAlchemy URL of a role that may only read."""
+    schedules_file: Path | None = None
+    """Definitions of datasets and schedules in YAML, applied when the scheduler starts."""
     image_urls: bool = False
     """Whether http(s) image addresses are fetched (never private networks)."""
     max_line_bytes: int = Field(default=32 * 2**20, ge=1024)

@@ -36,10 +36,11 @@ def open_of(conn: Connection, schedule_id: str) -> Sequence[Row[Any]]:
 
 
 def open_counts(conn: Connection, schedule_ids: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Slots that run and slots that wait, by schedule; schedules without any are left out."""
+    """Slots that run and slots that wait, backfills aside, by schedule; schedules without any are left out."""
     statement = (
         select(_SLOTS.c.schedule_id, _SLOTS.c.status, func.count())
         .where(any_of(_SLOTS.c.schedule_id, schedule_ids), _SLOTS.c.status.in_(("pending", "fired")))
+        .where(_SLOTS.c.origin != "backfill")
         .group_by(_SLOTS.c.schedule_id, _SLOTS.c.status)
     )
     found: dict[str, tuple[int, int]] = {}
@@ -114,11 +115,19 @@ def between(conn: Connection, schedule_id: str, start: float, end: float) -> Seq
     return conn.execute(select(_SLOTS).where(*where).order_by(_SLOTS.c.id)).all()
 
 
-def with_outputs(conn: Connection, schedule_id: str, count: int, *, skip: int = 0) -> Sequence[Row[Any]]:
-    """Slots of a schedule whose results are kept, newest first, after the first `skip`."""
-    where = (_SLOTS.c.schedule_id == schedule_id, _SLOTS.c.output_prefix.is_not(None))
-    statement = select(_SLOTS).where(*where).order_by(_SLOTS.c.id.desc()).offset(skip).limit(count)
-    return conn.execute(statement).all()
+def with_old_outputs(
+    conn: Connection, schedule_id: str, *, before: float | None, beyond: int | None, count: int
+) -> Sequence[Row[Any]]:
+    """Slots whose results are kept though they ended before a time, or are beyond the newest so many."""
+    kept = select(_SLOTS).where(_SLOTS.c.schedule_id == schedule_id, _SLOTS.c.output_prefix.is_not(None))
+    found: dict[int, Row[Any]] = {}
+    if before is not None:
+        old = kept.where(_SLOTS.c.ended_at < before).order_by(_SLOTS.c.id).limit(count)
+        found |= {row.id: row for row in conn.execute(old)}
+    if beyond is not None:
+        rest = kept.order_by(_SLOTS.c.id.desc()).offset(beyond).limit(count)
+        found |= {row.id: row for row in conn.execute(rest)}
+    return list(found.values())
 
 
 def set_report(conn: Connection, slot_id: int, report: Mapping[str, Any] | None, output_prefix: str | None) -> None:

@@ -6,6 +6,7 @@ the same transaction, and slots are unique: nothing is decided twice and nothing
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,8 +120,10 @@ def slot_values(row: Any, plan: Plan, due_at: float, origin: str, now: float) ->
 
 
 def cancel_open(conn: Connection, schedule_id: str, now: float) -> None:
-    """Stop what a schedule has under way, for a slot that takes its place."""
+    """Stop what a schedule has under way, backfills aside, for a slot that takes its place."""
     for slot in slots.open_of(conn, schedule_id):
+        if slot.origin == "backfill":
+            continue
         if slot.status == "pending":
             transitions.move_slot(conn, slot.id, "cancelled", now, _REPLACED["reason"], note=_REPLACED["note"])
         else:
@@ -139,7 +142,5 @@ def _tell(conn: Connection, row: Any, decision: Decision, now: float) -> None:
     if missed:
         about = {"count": len(missed), "first": missed[0].due_at, "last": missed[-1].due_at, "note": missed[-1].note}
         alert(conn, row, "missed", now, about)
-    for slot in decision.slots:
-        log.info(
-            "A slot is due.", action=f"slot.{slot.action}", schedule_id=row.id, due_at=slot.due_at, why=slot.reason
-        )
+    counts = Counter[str](slot.action for slot in decision.slots)
+    log.info("Slots were decided.", action="schedule.decided", schedule_id=row.id, **counts)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from orchestrator.datasets.packing import jsonl
+from orchestrator.datasets.spec import Line
 from orchestrator.intake.keeper import Keeper
 from orchestrator.intake.pack import PackLimits, pack
 from orchestrator.intake.pictures import Limits, inspect
@@ -31,9 +33,9 @@ class Snapshot:
 
 @contextmanager
 def snapshot(
-    chunks: Iterable[bytes], roots: Sequence[Path], keeper: Keeper, settings: Settings, beat: Callable[[], None]
+    lines: Iterable[Line], roots: Sequence[Path], keeper: Keeper, settings: Settings, beat: Callable[[], None]
 ) -> Iterator[Snapshot]:
-    """Read all lines of a source, storing the images that they name by path. `beat` is called as it goes on.
+    """Read all lines of a source, storing the images that they hold or name by path. `beat` is called meanwhile.
 
     Raises:
         BadInput: the source holds no row, or cannot be read to its end; what was stored by then stays unused.
@@ -48,7 +50,7 @@ def snapshot(
 
     digest, size = hashlib.sha256(), 0
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
-        for piece in pack(chunks, roots, keeper.known, upload, limits):
+        for piece in pack(jsonl(lines, keeper.known, upload, images), roots, keeper.known, upload, limits):
             spool.write(piece)
             digest.update(piece)
             size += len(piece)

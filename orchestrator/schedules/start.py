@@ -6,9 +6,8 @@ meanwhile leaves a pending slot, which is begun anew; of two that read, one make
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
@@ -20,6 +19,7 @@ from orchestrator.schedules.ending import end_slot
 from orchestrator.schedules.options import Options
 from orchestrator.schedules.overlap import may_start
 from orchestrator.schedules.snapshot import Snapshot, snapshot
+from orchestrator.schedules.sources import Opened
 from orchestrator.schedules.words import shown
 from orchestrator.submit import JobRequest, effective_policy, submit
 from reasoning.errors import BadInput, Transient
@@ -38,16 +38,8 @@ PATIENCE_S = 900.0
 """A source that did not answer for this long fails its slot."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A source that is being read: pieces of JSONL, and the folders that its images may be named in."""
-
-    chunks: Iterable[bytes]
-    roots: Sequence[Path] = ()
-
-
 class OpenSource(Protocol):
-    """Opens the source of a dataset row. Raises BadInput or Transient, also while its pieces are read."""
+    """Opens the source of a dataset row. Raises BadInput or Transient, also while its lines are read."""
 
     def __call__(self, dataset: Any, due_at: float) -> Opened: ...
 
@@ -81,9 +73,13 @@ class Starter:
         except _Lost:
             return None
         except BadInput as error:
-            self._fail(slot, error)
+            self._fail(slot, error.code, error.message)
         except Transient as error:
             self._postpone(slot, error)
+        except Exception as error:
+            # Whatever a file of somebody else's brings up fails this slot, and the schedule's next one may do better.
+            log.exception("A source broke its reader.", action="slot.source_defect", slot_id=slot_id)
+            self._fail(slot, "source_unreadable", f"the source cannot be read: {type(error).__name__}: {error}")
         finally:
             with self.db.write() as conn:
                 duties.drop(conn, _duty(slot_id), self.owner)
@@ -103,7 +99,7 @@ class Starter:
     def _run(self, slot: Any, schedule: Any, dataset: Any) -> str:
         opened = self.open_source(dataset, slot.due_at)
         keeper = BlobKeeper(self.db, self.objects, self.clock)
-        with snapshot(opened.chunks, opened.roots, keeper, self.settings, self._beating(slot.id)) as lines:
+        with snapshot(opened.lines, opened.roots, keeper, self.settings, self._beating(slot.id)) as lines:
             file_id, key = self._store(schedule, lines)
             with self.db.write() as conn:
                 return self._fire(conn, slot, schedule, dataset, (file_id, key, lines))
@@ -182,10 +178,10 @@ class Starter:
         about = {"schedule_id": schedule.id, "slot_id": slot.id, "dataset_id": dataset.id, "revisions": known}
         return replace(request, options={"reuse": reuse, "schedule": about})
 
-    def _fail(self, slot: Any, error: BadInput) -> None:
+    def _fail(self, slot: Any, code: str, message: str) -> None:
         with self.db.write() as conn:
-            end_slot(conn, slot.id, "failed", self.clock(), error.code, error.message)
-        log.warning("A slot could not begin.", action="slot.failed", slot_id=slot.id, code=error.code)
+            end_slot(conn, slot.id, "failed", self.clock(), code, message)
+        log.warning("A slot could not begin.", action="slot.failed", slot_id=slot.id, code=code)
 
     def _postpone(self, slot: Any, error: Transient) -> None:
         now = self.clock()
@@ -201,15 +197,16 @@ class Starter:
 def _its_turn(conn: Connection, slot: Any) -> bool:
     if slot is None or slot.status != "pending":
         return False
-    others = [other for other in slots.open_of(conn, slot.schedule_id) if other.id != slot.id]
+    # Backfills and the slots of the rule do not wait for each other: priority decides which goes first.
+    backfill = slot.origin == "backfill"
+    others = [
+        other
+        for other in slots.open_of(conn, slot.schedule_id)
+        if other.id != slot.id and (other.origin == "backfill") is backfill
+    ]
     running = sum(other.status == "fired" for other in others)
-    earlier = sum(other.status == "pending" and _place(other) < _place(slot) for other in others)
+    earlier = sum(other.status == "pending" and other.id < slot.id for other in others)
     return may_start(slot.overlap, running=running, earlier_waiting=earlier)
-
-
-def _place(slot: Any) -> tuple[bool, int]:
-    """Slots of the rule go before those of a backfill, which may be many."""
-    return slot.origin == "backfill", slot.id
 
 
 def _duty(slot_id: int) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import orjson
 from sqlalchemy import func, select
 
+from orchestrator.datasets.spec import Line
 from orchestrator.intake.ingest import ingest
 from orchestrator.schedules.clock import tick
 from orchestrator.schedules.due import next_due
@@ -18,7 +18,8 @@ from orchestrator.schedules.options import Options
 from orchestrator.schedules.records import plan_of
 from orchestrator.schedules.report import same_words
 from orchestrator.schedules.rule import Rule
-from orchestrator.schedules.start import Opened, Starter
+from orchestrator.schedules.sources import Opened
+from orchestrator.schedules.start import Starter
 from storage import datasets, jobs, schedules, slots
 from storage.database import Database
 from storage.objects import ObjectStore
@@ -56,7 +57,7 @@ class Bench:
     db: Database
     objects: ObjectStore
     now: float = NOON
-    lines: Sequence[dict[str, Any]] | Callable[[], Iterator[bytes]] = field(default_factory=lambda: rows(3))
+    lines: Sequence[dict[str, Any]] | Callable[[], Iterator[Line]] = field(default_factory=lambda: rows(3))
     dataset_id: str = ""
 
     def __post_init__(self) -> None:
@@ -98,7 +99,7 @@ class Bench:
     def open_source(self, _dataset: Any, _due_at: float) -> Opened:
         if callable(self.lines):
             return Opened(self.lines())
-        return Opened([orjson.dumps(line) + b"\n" for line in self.lines])
+        return Opened(iter(self.lines))
 
     def starter(self, owner: str = "one") -> Starter:
         stores = {"db": self.db, "objects": self.objects, "settings": SETTINGS, "clock": self.clock, "new_id": new_id}
