@@ -7,7 +7,21 @@ from importlib.metadata import version
 from celery import Celery
 from fastapi import FastAPI
 
-from orchestrator.api import blobs, errors, files, health, jobs, metrics, queries, results, submissions, workers
+from orchestrator.api import (
+    blobs,
+    clones,
+    datasets,
+    errors,
+    exports,
+    files,
+    health,
+    jobs,
+    metrics,
+    queries,
+    results,
+    submissions,
+    workers,
+)
 from orchestrator.api.guard import Guard
 from orchestrator.api.openai import routes as openai_routes
 from orchestrator.api.services import Services
@@ -28,7 +42,8 @@ def make_api(settings: Settings, db: Database, objects: ObjectStore, publisher: 
         redoc_url=None,
     )
     app.state.services = Services(settings, db, objects, publisher)
-    for subject in (health, files, blobs, submissions, jobs, results, queries, workers, metrics):
+    subjects = (health, files, blobs, datasets, submissions, jobs, clones, results, exports, queries, workers, metrics)
+    for subject in subjects:
         app.include_router(subject.router)
     for router in openai_routes.ROUTERS:
         app.include_router(router)

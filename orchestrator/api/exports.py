@@ -1,0 +1,86 @@
+"""Results as a file in the format asked for, and results in the order in which they end."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Annotated, Literal
+
+import orjson
+from fastapi import APIRouter, Query
+from starlette.responses import Response, StreamingResponse
+
+from orchestrator.api.access import Viewer
+from orchestrator.api.jobs import job_or_404
+from orchestrator.api.paging import MAX_LIMIT
+from orchestrator.api.services import Use
+from orchestrator.exports.cells import to_csv
+from orchestrator.exports.parquet import write_parquet
+from orchestrator.exports.records import Position, ended_so_far, records
+
+router = APIRouter(prefix="/api/jobs", tags=["results"])
+
+SPOOL_BYTES = 8 * 2**20
+COPY_BYTES = 2**20
+NEXT = "x-next-after"
+
+MEDIA_TYPES = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8", "parquet": "application/x-parquet"}
+
+
+@router.get("/{job_id}/export", response_class=StreamingResponse)
+def export(
+    *,
+    job_id: str,
+    use: Use,
+    caller: Viewer,
+    format: Annotated[Literal["jsonl", "csv", "parquet"], Query()] = "jsonl",  # noqa: A002 - the parameter's name
+    trace: Annotated[bool, Query(description="With stages, candidates and verdicts (not in CSV).")] = False,
+    joined: Annotated[bool, Query(description="With question, images, choices, known answer and metadata.")] = False,
+) -> Response:
+    """The queries that ended, as one file in the order of the input."""
+    job = job_or_404(use, caller, job_id)
+    found = records(use.db, use.objects, job.id, trace=trace and format != "csv", joined=joined)
+    headers = {"content-disposition": f'attachment; filename="{job.id}.{format}"', "x-content-type-options": "nosniff"}
+    chunks: Iterator[bytes]
+    if format == "csv":
+        chunks = to_csv(found, joined=joined)
+    elif format == "parquet":
+        spool: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed when it is sent
+        try:
+            write_parquet(found, spool, trace=trace, joined=joined)
+        except BaseException:
+            spool.close()
+            raise
+        headers["content-length"] = str(spool.tell())
+        chunks = _sent(spool)
+    else:
+        chunks = (orjson.dumps(record) + b"\n" for record in found)
+    return StreamingResponse(chunks, media_type=MEDIA_TYPES[format], headers=headers)
+
+
+@router.get("/{job_id}/ended", response_class=StreamingResponse)
+def ended(
+    *,
+    job_id: str,
+    use: Use,
+    caller: Viewer,
+    after: Annotated[str | None, Query(max_length=80, description="The cursor of the last line you have.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = MAX_LIMIT,
+) -> Response:
+    """Results in the order in which they ended, while the job runs and after; each line has its `cursor`.
+
+    Nothing is met twice or missed. A result shows here two seconds after it ended, or when the job has.
+    """
+    job = job_or_404(use, caller, job_id)
+    position = Position.parse(after) if after else None
+    found = ended_so_far(use.db, job.id, position, limit, use.now())
+    body = b"".join(orjson.dumps({"cursor": str(at), **record}) + b"\n" for at, record in found)
+    headers = {NEXT: str(found[-1][0]) if found else (after or "")}
+    return Response(body, media_type=MEDIA_TYPES["jsonl"], headers=headers)
+
+
+def _sent(spool: IO[bytes]) -> Iterator[bytes]:
+    with spool:
+        spool.seek(0)
+        while chunk := spool.read(COPY_BYTES):
+            yield chunk
