@@ -50,7 +50,7 @@ BATCH = 256
 """Queries advanced in one transaction at most."""
 IDLE_BELOW = 4
 """With fewer queries than this in a batch the fleet is taken to be idle."""
-TICK_S = 0.1
+TICK_S = 0.25
 """Between two looks at the admission window when nothing else wakes the loop."""
 ROLLUP_S = 1.0
 """Between two looks of the roll-up writer, which knows itself when something is due."""
