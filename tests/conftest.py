@@ -12,6 +12,7 @@ from tests.services.processes import SERVERS, children
 from tests.waiting import wait_until
 
 pytest_plugins = [
+    "tests.services.live",
     "tests.services.postgres",
     "tests.services.redis",
     "tests.services.s3",

@@ -51,9 +51,7 @@ def from_gemini(record: Mapping[str, Any]) -> Line:
         name = f"request.contents[{place}]"
         found = _object(content, name)
         role = "assistant" if found.get("role") == "model" else "user"
-        parts = [
-            _gemini_part(part, f"{name}.parts") for part in _list(found.get("parts"), f"{name}.parts")
-        ]
+        parts = [_gemini_part(part, f"{name}.parts") for part in _list(found.get("parts"), f"{name}.parts")]
         if role == "assistant":
             text = "\n".join(part["text"] for part in parts if part["type"] == "text")
             messages.append({"role": role, "content": text})
