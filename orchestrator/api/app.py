@@ -17,8 +17,11 @@ from orchestrator.api import (
     health,
     jobs,
     metrics,
+    named_datasets,
     queries,
     results,
+    schedules,
+    slots,
     submissions,
     workers,
 )
@@ -43,7 +46,7 @@ def make_api(settings: Settings, db: Database, objects: ObjectStore, publisher: 
     )
     app.state.services = Services(settings, db, objects, publisher)
     subjects = (health, files, blobs, datasets, submissions, jobs, clones, results, exports, queries, workers, metrics)
-    for subject in subjects:
+    for subject in (*subjects, named_datasets, schedules, slots):
         app.include_router(subject.router)
     for router in openai_routes.ROUTERS:
         app.include_router(router)

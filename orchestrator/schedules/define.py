@@ -29,6 +29,8 @@ from storage import access, datasets, schedules
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MAX_QUESTION = 20_000
 MAX_IDENTITY = 10
+HIDDEN = "(set)"
+"""Stands for a secret that is there and not shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ def put_schedule(
     wanted = {
         "dataset_id": dataset.id,
         "rule": definition.rule.to_mapping(),
-        "options": definition.options.to_mapping(),
+        "options": _with_secret(definition.options.to_mapping(), row),
         "managed_by": author.managed_by,
     }
     changes = [
@@ -243,6 +245,27 @@ def _change(conn: Connection, row: Any, wanted: dict[str, Any], now: float) -> N
     schedules.change(conn, row.id, {"cursor_at": start, "next_at": next_due(plan_of(changed), start)}, now)
 
 
+def shown_change(change: Change) -> Change:
+    """A difference as people may see it."""
+    if change.field != "options":
+        return change
+    before, after = (None if value is None else without_secret(value) for value in (change.before, change.after))
+    return Change(change.field, before, after)
+
+
+def without_secret(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as people may see them."""
+    alerts = options["alerts"]
+    return {**options, "alerts": {**alerts, "secret": HIDDEN if alerts["secret"] else ""}}
+
+
+def _with_secret(options: dict[str, Any], row: Any) -> dict[str, Any]:
+    """The options, with the secret that is stored where somebody sent back what they were shown."""
+    if options["alerts"]["secret"] == HIDDEN:
+        options["alerts"]["secret"] = row.options["alerts"]["secret"] if row is not None else ""
+    return options
+
+
 def check_name(name: Any) -> None:
     """Names stand in addresses, keys and file names. Raises BadInput."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -280,7 +303,7 @@ def _note(conn: Connection, author: Author, action: str, subject: str, now: floa
         action=action,
         subject=subject,
         now=now,
-        details={"changes": [change.to_json() for change in changes]},
+        details={"changes": [shown_change(change).to_json() for change in changes]},
     )
 
 

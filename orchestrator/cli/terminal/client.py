@@ -53,6 +53,14 @@ class Api:
         """The decoded answer to a POST of a JSON body."""
         return self._send("POST", path, json=body, params=_given(params))
 
+    def put(self, path: str, body: Any, **params: Any) -> Any:
+        """The decoded answer to a PUT of a JSON body."""
+        return self._send("PUT", path, json=body, params=_given(params))
+
+    def delete(self, path: str, **params: Any) -> Any:
+        """The decoded answer to a DELETE."""
+        return self._send("DELETE", path, params=_given(params))
+
     def pages(self, path: str, *, limit: int | None = None, **params: Any) -> Iterator[dict[str, Any]]:
         """The entries of a list, fetched page by page, `limit` at most."""
         left = limit
