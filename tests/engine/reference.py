@@ -76,14 +76,18 @@ class Reference:
         text = self.processor.apply_chat_template(turns, add_generation_prompt=True) + prompt.prefix
         images = [Image.open(io.BytesIO(self._pictures[name])).convert("RGB") for name in prompt.images]
         data = dict(
-            self.processor(text=[text], images=[images] if images else None, return_tensors="pt", add_special_tokens=False)
+            self.processor(
+                text=[text], images=[images] if images else None, return_tensors="pt", add_special_tokens=False
+            )
         )
         if extra:
             data["input_ids"] = torch.cat([data["input_ids"], torch.tensor([list(extra)])], dim=1)
             data["attention_mask"] = torch.ones_like(data["input_ids"])
             for name in ("cross_attention_mask", "mm_token_type_ids"):
                 if name in data:
-                    last = data[name][:, -1:] if name == "cross_attention_mask" else torch.zeros_like(data[name][:, -1:])
+                    last = (
+                        data[name][:, -1:] if name == "cross_attention_mask" else torch.zeros_like(data[name][:, -1:])
+                    )
                     data[name] = torch.cat([data[name], last.repeat(1, len(extra), *[1] * (last.ndim - 2))], dim=1)
         return data
 

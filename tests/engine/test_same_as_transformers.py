@@ -1,4 +1,4 @@
-"""The engine says what transformers says: greedy token by token, logits within tolerance, samples alone or in a crowd."""
+"""The engine says what transformers says: greedy token by token, label probabilities, samples alone or in a crowd."""
 
 from __future__ import annotations
 

@@ -16,6 +16,9 @@ from workers.engine.pools import Pool, PoolFull
 from workers.engine.prefixes import WORTH_WAITING, Prefixes, Source
 from workers.engine.preparing import FeatureCache, Preparer
 
+RECOVER_STEPS = 128
+"""Steps after which more rows are tried again, once memory ran out; doubled each time it runs out."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -65,6 +68,8 @@ class Admission:
         self._pictures: dict[tuple[str, ...], Picture] = {}
         self.row_limit = limits.rows
         """Lowered when memory ran out."""
+        self._step_tokens = limits.step_tokens
+        self._patience, self._calm, self._held = RECOVER_STEPS, 0, False
         self.fills: list[Pending] = []
         self.trunks: Pool[Trunk] = Pool(
             adapter.text, slots=limits.trunks, length=128, budget=limits.trunk_bytes, given_up=self._forget_trunk
@@ -108,7 +113,7 @@ class Admission:
         """Give `job` its trunk, and list in `fills` what of it must be computed."""
         source = self._prefixes.best(layout, job.request.group)
         missing = len(layout) - source.covered
-        if self.fills and missing + sum(pending.tokens for pending in self.fills) > self._limits.step_tokens:
+        if self.fills and missing + sum(pending.tokens for pending in self.fills) > self._step_tokens:
             return Entry.FULL
         if source.trunk and source.trunk.logits is None and source.covered < len(layout):
             if source.covered >= WORTH_WAITING:
@@ -192,13 +197,24 @@ class Admission:
             "evictions": float(sum(pool.evictions for pool in pools)),
         }
 
+    @property
+    def holds(self) -> bool:
+        """Whether nobody may enter: memory just ran out and what runs must get on first."""
+        return self._held and self.twigs.active > 0
+
     def halve(self) -> None:
-        """Let fewer rows run for a while."""
-        self.row_limit = max(1, self.row_limit // 2)
+        """Let less run at once for a while, and for longer each time: what runs must get to its end."""
+        self.row_limit = max(1, min(self.row_limit, self.twigs.active) // 2)
+        self._step_tokens = max(1, self._step_tokens // 2)
+        self._patience, self._calm, self._held = 2 * self._patience, 0, True
 
     def recover(self) -> None:
-        """Let more rows run again, after memory ran out long ago."""
-        self.row_limit = min(self._limits.rows, self.row_limit * 2)
+        """Count a step that went well; after many of them let more run again."""
+        self._calm, self._held = self._calm + 1, False
+        if self._calm >= self._patience:
+            self.row_limit = min(self._limits.rows, 2 * self.row_limit)
+            self._step_tokens = min(self._limits.step_tokens, 2 * self._step_tokens)
+            self._calm = 0
 
     def _see(self, wanted: Mapping[str, tuple[Job, ImageInput]]) -> None:
         found = self._adapter.see([item for _, item in wanted.values()])

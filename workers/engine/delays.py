@@ -35,9 +35,13 @@ class Delays:
         self._closed = False
 
     def add(self, request: Request, seconds: float, settle: Callable[[], None], future: Future[Any]) -> None:
-        """Call `settle` in `seconds` from now, unless the request is given up before."""
+        """Call `settle` in `seconds` from now, unless the request is given up before; at once when closed."""
         self._slots.acquire()
         with self._change:
+            if self._closed:
+                self._slots.release()
+                settle()
+                return
             self._waiting.append(_Waiting(request, self._clock() + seconds, settle, future))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="scripted-delays", daemon=True)

@@ -35,9 +35,6 @@ log = structlog.get_logger()
 IDLE_S = 0.02
 """Pause between looks at deadlines while nothing runs."""
 
-RECOVER_STEPS = 256
-"""Steps after which more rows are tried again, once memory ran out."""
-
 _TOO_LARGE = "the device has too little memory for this call alone; lower max_tokens or raise the memory budget"
 
 
@@ -151,6 +148,8 @@ class Loop:
 
     def _admit(self) -> None:
         """Move waiting jobs into the batch, as far as there is room."""
+        if self._admission.holds:
+            return
         for job in list(self._waiting):
             try:
                 entry = self._admission.admit(job, job.layout) if job.layout else Entry.AGAIN
@@ -200,8 +199,7 @@ class Loop:
         else:
             self.tally.decode_seconds += seconds
         self.tally.steps += 1
-        if self.tally.steps % RECOVER_STEPS == 0:
-            self._admission.recover()
+        self._admission.recover()
         self.tally.row_steps += rows
         self.tally.row_places += self._admission.row_limit if rows else 0
         self._admission.fills = []
@@ -278,20 +276,22 @@ class Loop:
             job.future.set_exception(error)
 
     def _make_room(self, error: Exception) -> None:
-        """Too little memory for this step: put half of the work back, or fail the only job that there is."""
+        """Too little memory for this step: put back what it would have computed and the youngest rows."""
         self.tally.out_of_memory += 1
         self._draw = None
-        if len(self._open) <= 1 and self._admission.row_limit == 1:
-            self._fail_all(self._open, ModelError(f"{_TOO_LARGE} ({error})", code="out_of_memory"))
-        self._admission.halve()
-        half = self._open[len(self._open) // 2 :]
-        # What was about to be computed is lost with the step, for the jobs that stay too.
-        lost = [job for job in self._open if job not in half and (job.trunk is None or job.trunk.logits is None)]
-        for job in lost + half:
-            self._admission.put_back(job)
-            self._open.remove(job)
-        self._waiting[:0] = lost + half
-        self._admission.fills = []
+        admission = self._admission
+        alone = admission.twigs.active + len(admission.fills) <= 1
+        # What was about to be computed is lost with the step.
+        back = [job for job in self._open if job.trunk is None or job.trunk.logits is None]
+        admission.halve()
+        for job in back if alone else [*back, *reversed(self._open)]:
+            if job in back or admission.twigs.active > admission.row_limit:
+                admission.put_back(job)
+                self._open.remove(job)
+                self._waiting.insert(0, job)
+        admission.fills = []
+        if alone:
+            self._fail_all((back or self._open)[:1], ModelError(f"{_TOO_LARGE} ({error})", code="out_of_memory"))
 
     def _crashed(self, error: Exception) -> None:
         self.tally.crashes += 1

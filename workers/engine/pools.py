@@ -7,10 +7,12 @@ a single sequence. Behind the front lie parked slots, kept for reuse and given u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 
 
@@ -170,10 +172,21 @@ class Pool(Generic[S]):
         while len(self.holders) > slots:
             self._give_up_oldest()
         shape = (self.shape.layers, slots, self.shape.heads, length, self.shape.dim)
-        fresh = [torch.empty(shape, dtype=self.shape.dtype, device=self.shape.device) for _ in range(2)]
+        fresh = [_zeros(shape, self.shape.dtype, self.shape.device) for _ in range(2)]
         if self.holders:
             held = max(holder.length for holder in self.holders)
             for old, new in zip((self.keys, self.values), fresh, strict=True):
                 new[:, : len(self.holders), :, :held] = old[:, : len(self.holders), :, :held]
         self.keys, self.values = fresh
         self.length, self.slots = length, slots
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros: attention reads masked positions too, where chance bits could outweigh any mask.
+
+    On a CPU the pages come zeroed from the system when first written, so that unused slots cost no memory.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    raw = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(raw).view(dtype).view(shape)

@@ -1,0 +1,164 @@
+"""Crashes, memory and hanging devices: the calls in hand get the reason, everything else goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reasoning.errors import BadInput, ModelError
+from tests.engine.reference import WARM, ask, choose, generate
+from tests.waiting import wait_until
+from workers.engine.adapters.mllama import MllamaAdapter
+from workers.engine.local import DeviceOptions, TransformersEngine
+from workers.engine.protocol import Sampling
+from workers.engine.watchdog import Watchdog
+
+Open = Callable[..., TransformersEngine]
+
+
+@pytest.fixture
+def open_engine(mllama: Path) -> Iterator[Open]:
+    opened: list[TransformersEngine] = []
+
+    def one(**options: Any) -> TransformersEngine:
+        opened.append(TransformersEngine(str(mllama), DeviceOptions(device="cpu", **({"memory_mb": 64} | options))))
+        return opened[-1]
+
+    yield one
+    for engine in opened:
+        engine.close()
+
+
+def on_forward(monkeypatch: pytest.MonkeyPatch, before: Callable[[Any], None]) -> None:
+    """Have `before` called with every packed step: the real model runs, and fails where the test says."""
+    forward = MllamaAdapter.forward
+
+    def failing(self: MllamaAdapter, packed: Any) -> torch.Tensor:
+        before(packed)
+        return forward(self, packed)
+
+    monkeypatch.setattr(MllamaAdapter, "forward", failing)
+
+
+def test_a_crash_fails_what_it_held_and_the_loop_goes_on(
+    open_engine: Open, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    engine = open_engine()
+    poison = 254
+
+    def crash(packed: Any) -> None:
+        if (packed.ids == poison).sum() >= 3:
+            raise ValueError("kernel launch failed")
+
+    on_forward(monkeypatch, crash)
+    before = engine.generate(generate(ask("fine", ["picture0"]), pictures)).result()
+    ids = (poison, poison, poison)
+    error = engine.generate(generate(ask("bad"), pictures, prefix_ids=ids)).exception(timeout=20)
+    assert isinstance(error, ModelError)
+    assert error.code == "crash"
+    assert error.retryable
+    assert "kernel launch failed" in str(error)
+    after = engine.generate(generate(ask("fine", ["picture0"]), pictures)).result()
+    assert after.candidates == before.candidates
+    assert engine.counters().values["crashes"] == 1
+
+
+def test_too_little_memory_halves_the_batch_and_loses_nothing(
+    open_engine: Open, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    engine = open_engine(rows=16)
+    requests = [
+        generate(ask(f"{k}?", ["picture0"]), pictures, seeds=(k, k + 1, k + 2, k + 3), sampling=WARM) for k in range(6)
+    ]
+    wanted = [engine.generate(request).result().candidates for request in requests]
+
+    def too_many(packed: Any) -> None:
+        if packed.step.rows > 5:
+            raise torch.OutOfMemoryError("no memory for so many rows")
+
+    on_forward(monkeypatch, too_many)
+    found = [future.result().candidates for future in [engine.generate(request) for request in requests]]
+    assert found == wanted
+    assert engine.counters().values["out_of_memory"] > 0
+    assert engine.counters().values["row_limit"] <= 8
+
+
+def test_a_call_too_large_for_the_memory_fails_alone(open_engine: Open, pictures: dict[str, bytes]):
+    engine = open_engine(memory_mb=1, rows=4)
+    long = Sampling(temperature=1.5, top_p=1.0, top_k=0, max_tokens=390)
+    huge = engine.generate(generate(ask("x" * 300, ["picture4"]), pictures, seeds=tuple(range(4)), sampling=long))
+    small = engine.generate(generate(ask("?"), pictures))
+    error = huge.exception(timeout=25)
+    assert error is None or (isinstance(error, ModelError) and error.code == "out_of_memory")
+    assert small.result(timeout=25).candidates
+
+
+def test_the_vision_tower_failing_on_one_image_spares_the_others(
+    open_engine: Open, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    engine = open_engine()
+    see = MllamaAdapter.see
+
+    def picky(self: MllamaAdapter, inputs: Any) -> Any:
+        if any(int(item.tensors["aspect_ratio_mask"].sum()) == 3 for item in inputs):
+            raise RuntimeError("bad tile")
+        return see(self, inputs)
+
+    monkeypatch.setattr(MllamaAdapter, "see", picky)
+    futures = [engine.generate(generate(ask("?", [f"picture{k}"]), pictures)) for k in range(5)]
+    outcomes = [future.exception(timeout=20) for future in futures]
+    codes = {error.code for error in outcomes if isinstance(error, ModelError)}
+    assert codes == {"crash"}
+    assert outcomes.count(None) >= 2
+
+
+def test_the_watchdog_ends_a_process_whose_device_hangs():
+    died = threading.Event()
+    watchdog = Watchdog(lambda: 0.0, 0.05, died.set)
+    wait_until(died.is_set)
+    watchdog.close()
+
+
+def test_the_watchdog_leaves_a_busy_loop_alone(
+    open_engine: Open, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    engine = open_engine()
+    hanging, died = threading.Event(), threading.Event()
+    idle = Watchdog(lambda: engine._loop.busy_since, 0.5, died.set)
+    engine.generate(generate(ask("?"), pictures)).result()
+    assert not died.is_set()
+    idle.close()
+    on_forward(monkeypatch, lambda _packed: hanging.wait(20) and None)
+    watchdog = Watchdog(lambda: engine._loop.busy_since, 0.1, died.set)
+    future = engine.generate(generate(ask("hang"), pictures))
+    wait_until(died.is_set)
+    hanging.set()
+    assert future.result(timeout=20)
+    watchdog.close()
+
+
+def test_labels_that_begin_alike_are_refused(open_engine: Open, pictures: dict[str, bytes]):
+    engine = open_engine()
+    error = engine.choose(choose(ask("?"), pictures, ("cat", "car"))).exception(timeout=20)
+    assert isinstance(error, ModelError)
+    assert error.code == "labels_not_distinct"
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_with_a_missing_file_is_named(mllama: Path, tmp_path: Path, missing: str):
+    for path in mllama.iterdir():
+        if path.name != missing:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(BadInput) as raised:
+        TransformersEngine(str(tmp_path), DeviceOptions(device="cpu"))
+    assert raised.value.code == "unknown_model"
+
+
+def test_a_folder_that_is_not_there_is_named():
+    with pytest.raises(BadInput, match="no model folder"):
+        TransformersEngine("/nowhere/model")

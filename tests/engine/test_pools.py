@@ -1,0 +1,94 @@
+"""Slots: whatever moves, each holder finds its own keys and values again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.engine.pools import Pool, PoolFull, PoolShape, Slot
+
+SHAPE = PoolShape(layers=2, heads=1, dim=2, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def fill(pool: Pool[Slot], slot: Slot, value: float, length: int) -> None:
+    pool.keys[:, slot.place, :, :length] = value
+    pool.values[:, slot.place, :, :length] = -value
+    slot.length = length
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["claim", "activate", "park", "drop", "grow"]), st.integers(0, 9), st.integers(1, 9)),
+        max_size=40,
+    )
+)
+def test_contents_follow_their_slots(steps: list[tuple[str, int, int]]):
+    gone: list[Slot] = []
+    pool: Pool[Slot] = Pool(SHAPE, slots=5, length=2, budget=10_000, given_up=gone.append)
+    value: dict[Slot, float] = {}
+    for number, (step, which, length) in enumerate(steps):
+        held = list(value)
+        slot = held[which % len(held)] if held else None
+        if step == "claim":
+            fresh = Slot()
+            try:
+                pool.claim(fresh, length)
+            except PoolFull:
+                continue
+            value[fresh] = number + 1.0
+            fill(pool, fresh, value[fresh], length)
+        elif step == "grow":
+            pool.reserve(length)
+        elif slot and step == "activate" and slot.place >= pool.active:
+            pool.activate(slot)
+        elif slot and step == "park" and slot.place < pool.active:
+            pool.park(slot)
+        elif slot and step == "drop":
+            pool.drop(slot)
+            value.pop(slot)
+        for lost in gone:
+            value.pop(lost)
+        gone.clear()
+        assert sorted(slot.place for slot in value) == list(range(len(value)))
+        for slot, content in value.items():
+            assert pool.holders[slot.place] is slot
+            assert (pool.keys[:, slot.place, :, : slot.length] == content).all()
+            assert (pool.values[:, slot.place, :, : slot.length] == -content).all()
+
+
+def test_a_new_pool_holds_no_chance_bits():
+    """Masked positions are read too: garbage of 1e38 would outweigh the mask."""
+    litter = [torch.full((1 << 20,), 1e38) for _ in range(4)]
+    del litter
+    pool: Pool[Slot] = Pool(SHAPE, slots=64, length=64, budget=1 << 30)
+    pool.claim(Slot(), 3000)
+    assert not pool.keys.any()
+    assert not pool.values.any()
+
+
+def test_the_oldest_unpinned_goes_first():
+    gone: list[Slot] = []
+    pool: Pool[Slot] = Pool(SHAPE, slots=3, length=2, budget=10_000, given_up=gone.append)
+    slots = [Slot() for _ in range(3)]
+    for slot in slots:
+        pool.claim(slot, 1)
+    slots[0].pins = 1
+    pool.touch(slots[1])
+    pool.claim(Slot(), 1)
+    assert gone == [slots[2]]
+    pool.activate(slots[1])
+    pool.claim(Slot(), 1)
+    with pytest.raises(PoolFull):
+        for _ in range(3):
+            kept = Slot(pins=1)
+            pool.claim(kept, 1)
+
+
+def test_a_length_beyond_the_budget_is_refused():
+    pool: Pool[Slot] = Pool(SHAPE, slots=4, length=2, budget=4 * 2 * SHAPE.position_bytes)
+    pool.reserve(8)
+    assert pool.slots == 1
+    with pytest.raises(PoolFull):
+        pool.reserve(9)
