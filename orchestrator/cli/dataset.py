@@ -55,7 +55,10 @@ def create(  # noqa: PLR0913, PLR0917 - a parameter for each flag
         "policy": json_object("--policy", policy) | given(strategy=strategy, candidates=candidates),
     }
     with connect() as api:
-        document(api.put(_path(name), body, dry_run=dry_run or None), as_json=as_json)
+        found = api.put(_path(name), body, dry_run=dry_run or None)
+    if not as_json:
+        found["changes"] = [change for change in found["changes"] if change["before"] is not None]
+    document(found, as_json=as_json)
 
 
 @app.command("list")

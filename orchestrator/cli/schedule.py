@@ -209,6 +209,7 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         document(found, as_json=True)
         return
+    found = {**found, "changes": [change for change in found.get("changes", ()) if change["before"] is not None]}
     shown = {field: found[field] for field in SUMMARY if found.get(field) not in (None, [], "")}
     if "next" in shown:
         shown["next"] = ", ".join(entry["local"] for entry in shown["next"])
