@@ -93,6 +93,25 @@ class Api:
                 raise _refusal(response)
             yield _lines(response.iter_bytes())
 
+    def download(self, path: str, target: Path, **params: Any) -> int:
+        """Write a streamed answer to a file that is whole or not there; its bytes."""
+        part = target.with_name(f".{target.name}.part")
+        try:
+            with self._telling(), self._http.stream("GET", path, params=_given(params)) as response:
+                if response.is_error:
+                    response.read()
+                    raise _refusal(response)
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            part.replace(target)
+        except OSError as error:
+            message = f"cannot write {target}: {error.strerror}"
+            raise CommandError(message, exit_code=Exit.BAD_INPUT, code="unwritable_file") from None
+        finally:
+            part.unlink(missing_ok=True)
+        return target.stat().st_size
+
     def _send(self, method: str, path: str, **request: Any) -> Any:
         with self._telling():
             response = self._http.request(method, path, **request)
