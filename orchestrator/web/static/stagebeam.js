@@ -35,6 +35,7 @@ const refresh = () => {
   document.querySelectorAll("#live details[open]").forEach((item, at) => opened.add(path(item) || at));
   window.htmx.ajax("GET", location.pathname + location.search, {
     target: "#live", select: "#live", swap: "morph:outerHTML", source: "#live",
+    selectOOB: document.getElementById("live-rows") ? "#live-rows" : undefined,
   });
 };
 const path = (item) => {

@@ -1,0 +1,333 @@
+"""The pages in a real browser: what people do, what scripts do, and that nothing needs them.
+
+Every flow leaves pictures, in the folder that BROWSER_PICTURES names, for people to look at.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from storage.database import open_database
+from storage.objects import open_objects
+from storage.settings import Settings
+from tests.running.up import Up, up
+from tests.services.processes import free_port
+from tests.waiting import wait_until
+from tests.web import gallery
+from tests.web.browser import Browser, driver, session
+from tests.web.conftest import NO_BROKER, Site, site_over
+from tests.web.test_submit_page import BAD, GOOD
+
+AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
+
+
+@dataclass
+class Served:
+    """A site that browsers reach."""
+
+    url: str
+    site: Site
+    jobs: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with driver(tmp_path_factory.mktemp("driver")) as client:
+        yield client
+
+
+@pytest.fixture
+def browser(wire: httpx.Client, tmp_path: Path) -> Iterator[Browser]:
+    """A fresh browser, which must not complain."""
+    with session(wire, tmp_path) as made:
+        yield made
+        assert made.complaints() == []
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> Iterator[Served]:
+    """The gallery behind a real server."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "stagebeam.db").write_bytes(migrated_sqlite.read_bytes())
+    settings = Settings(data_dir=folder, broker_url=NO_BROKER, port=free_port())
+    db, objects = open_database(settings.effective_database_url), open_objects(settings)
+    jobs = gallery.fill(db, objects, time.time(), scale=0.12)
+    site = site_over(db, objects, settings)
+    config = uvicorn.Config(site.http.app, port=settings.port, log_config=None, lifespan="off")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    wait_until(lambda: running.started, 20)
+    yield Served(f"http://127.0.0.1:{settings.port}", site, jobs)
+    running.should_exit = True
+    thread.join(10)
+    db.close()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Everything, as `stagebeam up` starts it."""
+    with up(tmp_path_factory.mktemp("up")) as running:
+        yield running
+
+
+def open_act(browser: Browser, action: str, reason: str) -> None:
+    """Unfold an action, give the reason, do it."""
+    form = f'form[action$="/{action}"]'
+    browser.run("document.querySelector(arguments[0]).closest('details').open = true", form)
+    browser.fill(f"{form} input[name=reason]", reason)
+    browser.click(f"{form} button")
+
+
+def test_submit_watch_and_look_at_the_thinking(browser: Browser, stack: Up, tmp_path: Path):
+    (tmp_path / "input.jsonl").write_bytes(GOOD)
+    browser.open(f"{stack.url}/")
+    browser.click('nav a[href$="/jobs"]')
+    browser.click("a.button.primary")
+    browser.attach("input[type=file]", tmp_path / "input.jsonl")
+    browser.fill("input[name=name]", "from a browser")
+    browser.fill('input[name="policy.candidates"]', "3")
+    browser.click(".submit-row button")
+    browser.see("Submit 3 queries")
+    browser.picture("submit-plan")
+    browser.click("button[formaction]")
+    browser.see("was submitted")
+    browser.see("100 %", "#live", timeout=40)
+    browser.see("completed", "#live", timeout=40)
+    browser.picture("job-watched")
+    browser.click("[data-rows] tbody a")
+    browser.see("STAGES".title())
+    for stage in ("summary", "caption", "reasoning", "conclusion"):
+        assert browser.all(f"#stage-{stage} .card.c-kept")
+    browser.picture("query-of-a-real-run")
+
+
+def test_bad_lines_are_seen_before_anything_runs(browser: Browser, stack: Up, tmp_path: Path):
+    (tmp_path / "bad.jsonl").write_bytes(BAD)
+    browser.open(f"{stack.url}/new-job")
+    browser.attach("input[type=file]", tmp_path / "bad.jsonl")
+    browser.click(".submit-row button")
+    browser.see("duplicate_custom_id")
+    assert browser.run("return document.querySelector('button[formaction]').disabled")
+    browser.picture("submit-bad-lines")
+
+
+def test_the_judge_panel_explains_itself(browser: Browser, served: Served):
+    browser.open(f"{served.url}/jobs/{served.jobs['labels']}")
+    browser.click("[data-rows] tbody a")
+    browser.find("#judge-caption .bracket")
+    said = browser.text("#judge")
+    assert "margin" in said
+    assert "wins" in said
+    assert "prefers" in said
+    browser.picture("query-judge")
+    browser.click("#judge-caption .match a")
+    browser.find(".pair-texts article.won")
+    assert "against" in browser.text("h1")
+    browser.picture("verdict-side-by-side")
+    browser.click(".crumbs a:last-child")
+    browser.click("#raw details summary")
+    browser.click("#raw details table a")
+    browser.see("Prompt as sent")
+    browser.picture("call-prompt")
+
+
+def test_pause_resume_and_cancel(browser: Browser, served: Served):
+    browser.open(f"{served.url}/jobs/{served.jobs['running']}")
+    open_act(browser, "pause", "looking closer")
+    browser.see("looking closer")
+    browser.picture("job-paused")
+    form = 'form[action$="/resume"]'
+    browser.run("document.querySelector(arguments[0]).closest('details').open = true", form)
+    browser.click(f"{form} button")
+    browser.see("The job goes on")
+    open_act(browser, "cancel", "wrong model")
+    browser.see("being cancelled")
+    browser.open(f"{served.url}/audit")
+    assert "wrong model" in browser.text()
+
+
+def test_retry_and_bulk(browser: Browser, served: Served):
+    job = served.jobs["faults"]
+    browser.open(f"{served.url}/failures")
+    browser.picture("failures")
+    browser.open(f"{served.url}/jobs/{job}/queries?filter=status:failed")
+    browser.click('a[href*="/bulk"]')
+    browser.see("Nothing has been changed yet")
+    browser.picture("bulk")
+    browser.fill("form input[name=reason]", "mended")
+    browser.click("form button")
+    browser.see("queries were changed")
+
+
+def test_compare_two_jobs(browser: Browser, served: Served):
+    browser.open(f"{served.url}/compare?a={served.jobs['single']}&b={served.jobs['labels']}")
+    browser.see("Questions in both")
+    browser.picture("compare")
+
+
+def test_workers_and_a_paused_queue(browser: Browser, served: Served):
+    browser.open(f"{served.url}/workers")
+    open_act(browser, "send", "nothing moves")
+    browser.see("go out again")
+    browser.picture("workers")
+    browser.open(f"{served.url}/")
+    browser.see("was paused")
+    browser.picture("overview")
+
+
+def test_a_running_page_follows_without_losing_what_is_open(browser: Browser, served: Served):
+    browser.open(f"{served.url}/workers")
+    browser.open(f"{served.url}/jobs?filter=is:active")
+    browser.run("localStorage.setItem('stagebeam.refresh', '2')")
+    browser.open(f"{served.url}/")
+    browser.run("document.getElementById('live').dataset.mark = 'old'")
+    wait_until(lambda: browser.run("return document.getElementById('live').dataset.mark !== 'old'"), 10)
+    assert browser.text("#stale") == ""
+
+
+def test_keys_move_and_change_nothing(browser: Browser, served: Served):
+    browser.open(f"{served.url}/jobs")
+    browser.press("/")
+    assert browser.run("return document.activeElement.id") == "filter"
+    browser.press("\ue00c")
+    browser.press("jj")
+    assert browser.run("return document.querySelectorAll('tr.at').length") == 1
+    browser.press("\ue007")
+    wait_until(lambda: "/jobs/job_" in browser.address, 10)
+    browser.click("[data-rows] tbody tr:nth-child(2) a")
+    browser.press("]")
+    browser.see("3 of")
+    browser.press("[")
+    browser.see("2 of")
+
+
+def test_log_in_and_out(browser: Browser, tmp_path: Path, migrated_sqlite: Path):
+    (tmp_path / "stagebeam.db").write_bytes(migrated_sqlite.read_bytes())
+    settings = Settings(data_dir=tmp_path, broker_url=NO_BROKER, port=free_port())
+    db = open_database(settings.effective_database_url)
+    site = site_over(db, open_objects(settings), settings)
+    key = site.key("operator")
+    running = uvicorn.Server(uvicorn.Config(site.http.app, port=settings.port, log_config=None, lifespan="off"))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    wait_until(lambda: running.started, 20)
+    browser.open(f"http://127.0.0.1:{settings.port}/jobs")
+    browser.see("Log in")
+    browser.picture("login")
+    browser.fill("input[name=key]", key)
+    browser.click("form button.primary")
+    browser.see("operator key")
+    assert browser.address.endswith("/jobs")
+    browser.picture("empty-jobs")
+    browser.click('form[action$="/logout"] button')
+    browser.see("Log in")
+    browser.open(f"http://127.0.0.1:{settings.port}/jobs")
+    browser.see("Log in")
+    running.should_exit = True
+    thread.join(10)
+    db.close()
+
+
+PAGES = ("/", "/jobs", "/jobs/{labels}", "/jobs/{faults}", "/jobs/{labels}/queries", "/jobs/{labels}/judge", "{query}")
+MORE = ("{query}/verdicts/caption/0", "/workers", "/failures", "/audit", "/new-job", "/compare", "/settings")
+
+
+def addresses(served: Served) -> list[str]:
+    from storage import questions
+    from storage.search import Terms
+
+    with served.site.db.read() as conn:
+        first = questions.page(conn, served.jobs["labels"], Terms(), limit=1)[0].id
+    return [served.url + path.format(query=f"/queries/{first}", **served.jobs) for path in PAGES + MORE]
+
+
+@pytest.mark.timeout(120)
+def test_pages_fit_a_narrow_screen(browser: Browser, served: Served):
+    browser.width(400)
+    for number, address in enumerate(addresses(served)):
+        browser.open(address)
+        assert browser.run("return document.documentElement.scrollWidth") <= 400, address
+        browser.picture(f"narrow-{number:02d}")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility(scheme: str, browser: Browser, served: Served):
+    """By axe-core: names, roles, contrast, order of headings."""
+    if scheme == "dark":
+        browser.dark()
+    source = AXE.read_text()
+    found = {}
+    for address in addresses(served):
+        browser.open(address)
+        browser.cdp("Runtime.evaluate", expression=source)
+        ran = browser.cdp(
+            "Runtime.evaluate",
+            expression="axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations.map("
+            "v => [v.id, v.impact, v.nodes.slice(0, 3).map(n => n.html.slice(0, 160) + ' ' + n.failureSummary)])))",
+            awaitPromise=True,
+        )
+        if ran["result"]["value"] != "[]":
+            found[address] = ran["result"]["value"]
+        if scheme == "dark":
+            browser.picture(f"dark-{len(found)}-{address.rpartition('/')[2].partition('?')[0] or 'overview'}")
+    assert found == {}
+
+
+def test_everything_works_without_script(wire: httpx.Client, served: Served, tmp_path: Path):
+    with session(wire, tmp_path, script=False) as browser:
+        browser.open(f"{served.url}/jobs")
+        browser.click("[data-rows] tbody a")
+        browser.see("Queries")
+        browser.click(".actions details summary")
+        browser.find(".popover")
+        browser.click("[data-rows] tbody a")
+        browser.see("Judge")
+        browser.picture("without-script")
+        browser.open(f"{served.url}/jobs/{served.jobs['paused']}")
+        browser.click(".actions .act:nth-child(2) summary")
+        browser.fill('form[action$="/cancel"] input[name=reason]', "no script needed")
+        browser.click('form[action$="/cancel"] button')
+        browser.see("being cancelled")
+
+
+def test_hostile_text_stays_text(browser: Browser, served: Served):
+    from tests.web.test_hostile import ALL, ATTACKS, HostileEngine
+
+    filler = served.site.filler()
+    filler.engine = HostileEngine()
+    (line,) = filler.scenes(range(1))
+    attacked = {**line, "custom_id": ATTACKS[0], "question": ALL, "choices": list(ATTACKS)}
+    job = filler.job([attacked], name=ATTACKS[2], policy={"candidates": 2, "judge": "words"})
+    filler.run(job)
+    for address in (f"/jobs/{job}", f"/jobs/{job}/queries"):
+        browser.open(served.url + address)
+        assert browser.run("return window.name || document.title") is not None
+    browser.click("[data-rows] tbody a")
+    browser.see("[31m")
+    assert browser.all("script:not([src])") == []
+    assert browser.run("return document.querySelectorAll('img[src=x], svg[onload], [onerror]').length") == 0
+    assert browser.run("return performance.getEntriesByType('resource').every(e => e.name.startsWith(location.origin))")
+    browser.picture("hostile")
+
+
+def test_a_restart_changes_nothing(browser: Browser, served: Served):
+    """Another process over the same store shows the same page: nothing lives in the server."""
+    address = f"/jobs/{served.jobs['labels']}"
+    before = served.site.get(address).text
+    again = site_over(served.site.db, served.site.objects, served.site.settings)
+    after = again.get(address).text
+    browser.open(served.url + address)
+    assert browser.text("h1") in before
+    assert [line for line in before.splitlines() if "ago" not in line] == [
+        line for line in after.splitlines() if "ago" not in line
+    ]
