@@ -21,6 +21,8 @@ from stagebeam.sources import Source, input_file, name_of
 
 TIMEOUT_S = 60.0
 TRIES = 4
+ASKED_AT_ONCE = 1000
+"""Hashes of one question at most, by the API."""
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 POLL_S = 0.2
@@ -207,8 +209,10 @@ class Client:
             raise Unreachable(f"no answer from {self.url} ({type(error).__name__})") from error
 
     def _has(self, hashes: Sequence[str]) -> Iterable[str]:
-        answer = self._request("POST", "/api/blobs/missing", json={"sha256": list(hashes)}).json()
-        missing = set(answer["missing"])
+        missing: set[str] = set()
+        for start in range(0, len(hashes), ASKED_AT_ONCE):
+            asked = {"sha256": list(hashes[start : start + ASKED_AT_ONCE])}
+            missing.update(self._request("POST", "/api/blobs/missing", json=asked).json()["missing"])
         return [sha256 for sha256 in hashes if sha256 not in missing]
 
     def _put_blob(self, sha256: str, data: bytes, _media_type: str) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import typer
 
+from orchestrator.cli.terminal.datasets import Column, Format, Question, Rows, Split
 from orchestrator.cli.terminal.exits import CommandError, Exit
 from orchestrator.cli.terminal.nouns import verbs
 from orchestrator.cli.terminal.output import AsJson, DryRun, document, listing, say, show_details
@@ -23,7 +24,9 @@ SUMMARY = ("id", "name", "status", "model", "counts", "usage", "error_count")
 
 @app.command()
 def submit(  # noqa: PLR0913, PLR0917 - a parameter for each flag
-    file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL, one query a line (- reads stdin).")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="JSONL, a table, a folder or object:PREFIX (- is stdin).")
+    ],
     model: Annotated[str | None, typer.Option(help="Model that answers.  [default: that of the server]")] = None,
     strategy: Annotated[str | None, typer.Option(help="single or stage_beam.")] = None,
     candidates: Annotated[int | None, typer.Option(help="Candidates per stage.")] = None,
@@ -32,26 +35,28 @@ def submit(  # noqa: PLR0913, PLR0917 - a parameter for each flag
     seed: Annotated[int | None, typer.Option(help="Seed of the job.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="New tokens per candidate and stage at most.")] = None,
-    deadline: Annotated[
-        float | None, typer.Option(help="Seconds a query may take before it answers as it can.")
-    ] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds until a query answers as it can.")] = None,
     policy: Annotated[str | None, typer.Option(help="Further policy fields as a JSON object.")] = None,
     priority: Annotated[str | None, typer.Option(help="interactive, batch or background.")] = None,
     on_bad_line: Annotated[str | None, typer.Option(help="fail (the job) or skip (the line).")] = None,
-    image_root: Annotated[
-        list[Path] | None, typer.Option(help="Another folder that images may lie in; may be repeated.")
-    ] = None,
+    image_root: Annotated[list[Path] | None, typer.Option(help="Another folder of images; may be repeated.")] = None,
+    format: Format = None,  # noqa: A002 - the flag's name
+    column: Column = None,
+    question: Question = None,
+    split: Split = None,
+    limit: Rows = None,
     name: Annotated[str | None, typer.Option(help="Name shown in lists.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the job ends.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a file of questions. Images named by path are sent along.
+    """Submit questions: JSONL, CSV, TSV, parquet, a Hugging Face folder or a folder of images. Images are sent along.
 
     A dry run sends the input, has the server validate it and tell the cost, and makes no job.
     """
     from orchestrator.cli.terminal.client import connect
-    from orchestrator.cli.terminal.submission import policy_of, send_file
+    from orchestrator.cli.terminal.datasets import Flags, send_input
+    from orchestrator.cli.terminal.submission import policy_of
 
     flags = {"strategy": strategy, "candidates": candidates, "judge": judge, "mode": mode, "seed": seed}
     limits = {"temperature": temperature, "max_tokens": max_tokens, "deadline_s": deadline}
@@ -63,7 +68,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a parameter for each flag
         "name": name if name is not None else Path(file).name if file != "-" else None,
     }
     with connect() as api:
-        file_id = send_file(api, file, image_root or ())
+        file_id = send_input(api, file, image_root or (), Flags(format, column, question, split, limit))
         body = {"file_id": file_id, **{key: value for key, value in asked.items() if value is not None}}
         if dry_run:
             _show_plan(api.post("/api/jobs", body, dry_run=True), as_json=as_json)
@@ -131,18 +136,24 @@ def resume(job: JobId, reason: Reason = "", dry_run: DryRun = False, as_json: As
 
 
 @app.command()
-def results(
+def results(  # noqa: PLR0917 - a parameter for each flag
     job: JobId,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [default: stdout]")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="With stages, candidates and verdicts.")] = False,
     after: Annotated[int, typer.Option(min=0, help="Only lines after this line of the input.")] = 0,
+    joined: Annotated[bool, typer.Option("--joined", help="With question, images, known answer and metadata.")] = False,
+    format: Annotated[str, typer.Option(help="jsonl, csv or parquet (these two into a file).")] = "jsonl",  # noqa: A002
     as_json: AsJson = False,
 ) -> None:
     """Write one JSON line per query that ended, in the order of the input; partial while the job runs."""
     from orchestrator.cli.terminal.client import connect
     from orchestrator.cli.terminal.fetch import write_lines
 
-    with connect() as api, api.lines(f"{_path(job)}/results", trace=trace or None, after=after or None) as lines:
+    if format != "jsonl":
+        _export(job, output, {"format": format, "trace": trace, "joined": joined})
+        return
+    path = f"{_path(job)}/{'export' if joined else 'results'}"
+    with connect() as api, api.lines(path, trace=trace or None, after=after or None, joined=joined or None) as lines:
         count = write_lines(lines, output)
     if output is None:
         return
@@ -150,6 +161,37 @@ def results(
         document({"job": job, "lines": count, "output": str(output)}, as_json=True)
     else:
         say(f"{count} lines in {output}")
+
+
+@app.command()
+def clone(
+    job: JobId,
+    policy: Annotated[str | None, typer.Option(help="Policy fields that change, as a JSON object.")] = None,
+    model: Annotated[str | None, typer.Option(help="Another model.")] = None,
+    priority: Annotated[str | None, typer.Option(help="interactive, batch or background.")] = None,
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit the input of a job again, with changes."""
+    from orchestrator.cli.terminal.client import connect
+    from orchestrator.cli.terminal.submission import policy_of
+
+    changes = {"policy": policy_of({}, policy), "model": model, "priority": priority, "name": name}
+    with connect() as api:
+        body = {key: value for key, value in changes.items() if value is not None}
+        found = api.post(f"{_path(job)}/clone", body)
+    document(found if as_json else {name: found[name] for name in SUMMARY}, as_json=as_json)
+
+
+def _export(job: str, output: Path | None, params: dict[str, Any]) -> None:
+    from orchestrator.cli.terminal.client import connect
+
+    if output is None:
+        message = "csv and parquet are written into a file: add -o FILE"
+        raise CommandError(message, exit_code=Exit.BAD_INPUT, code="missing_output")
+    with connect() as api:
+        size = api.download(f"{_path(job)}/export", output, **params)
+    say(f"{size} bytes in {output}")
 
 
 def _follow(api: Any, job_id: str, *, to_the_end: bool, as_json: bool) -> None:

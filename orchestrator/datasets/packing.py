@@ -14,6 +14,7 @@ from orchestrator.intake.resolve import Recent, Verified
 from reasoning.errors import BadInput
 
 GROUP_LINES = 500
+GROUP_IMAGES = 800
 GROUP_BYTES = 16 * 2**20
 """Lines and image bytes held before the server is asked which of the images it has."""
 
@@ -46,7 +47,7 @@ class _Packer:
 
     @property
     def full(self) -> bool:
-        return len(self._lines) >= GROUP_LINES or self._bytes >= GROUP_BYTES
+        return len(self._lines) >= GROUP_LINES or len(self._images) >= GROUP_IMAGES or self._bytes >= GROUP_BYTES
 
     def add(self, line: Line) -> None:
         images = line.get("images")

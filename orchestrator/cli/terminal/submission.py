@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from orchestrator.cli.terminal.client import Api
 from orchestrator.cli.terminal.exits import CommandError, Exit
 from orchestrator.cli.terminal.output import say
 
+if TYPE_CHECKING:
+    from orchestrator.intake.pack import Has, Upload
+
 READ_BYTES = 2**20
+ASKED_AT_ONCE = 1000
+"""Hashes of one question at most, by the API."""
 
 
 def send_file(api: Api, name: str, image_roots: Sequence[Path]) -> str:
@@ -25,10 +30,26 @@ def send_file(api: Api, name: str, image_roots: Sequence[Path]) -> str:
     """
     from orchestrator.intake.pack import pack
 
+    folder = Path.cwd() if name == "-" else Path(name).parent
+    with _opened(name) as source:
+        chunks = iter(lambda: source.read(READ_BYTES), b"")
+        shown = "stdin.jsonl" if name == "-" else Path(name).name
+        return send_pieces(api, shown, lambda has, upload: pack(chunks, [folder, *image_roots], has, upload))
+
+
+def send_pieces(api: Api, name: str, pieces: Callable[[Has, Upload], Iterable[bytes]]) -> str:
+    """Upload an input file called `name` made of pieces, which send their images first; its id on the server.
+
+    Raises:
+        CommandError: the server refuses something.
+    """
     sent = 0
 
     def has(hashes: Sequence[str]) -> Iterable[str]:
-        missing = set(api.post("/api/blobs/missing", {"sha256": list(hashes)})["missing"])
+        missing: set[str] = set()
+        for start in range(0, len(hashes), ASKED_AT_ONCE):
+            part = list(hashes[start : start + ASKED_AT_ONCE])
+            missing.update(api.post("/api/blobs/missing", {"sha256": part})["missing"])
         return [sha256 for sha256 in hashes if sha256 not in missing]
 
     def upload(sha256: str, data: bytes, _media_type: str) -> None:
@@ -36,15 +57,13 @@ def send_file(api: Api, name: str, image_roots: Sequence[Path]) -> str:
         api.put_blob(sha256, data)
         sent += 1
 
-    folder = Path.cwd() if name == "-" else Path(name).parent
-    with _opened(name) as source, tempfile.NamedTemporaryFile(prefix="stagebeam-") as packed:
-        chunks = iter(lambda: source.read(READ_BYTES), b"")
-        for piece in pack(chunks, [folder, *image_roots], has, upload):
+    with tempfile.NamedTemporaryFile(prefix="stagebeam-") as packed:
+        for piece in pieces(has, upload):
             packed.write(piece)
         packed.flush()
         if sent:
             say(f"sent {sent} image{'s' if sent > 1 else ''}")
-        return str(api.upload(Path(packed.name), "stdin.jsonl" if name == "-" else Path(name).name)["id"])
+        return str(api.upload(Path(packed.name), name)["id"])
 
 
 def policy_of(flags: dict[str, Any], text: str | None) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""Datasets, exports, clones and projects from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.client.test_client import png
+
+ROOT = Path(__file__).parents[2]
+
+
+def stagebeam(*arguments: str, code: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", *arguments],
+        env={**os.environ, **{f"STAGEBEAM_{name}": value for name, value in environ.items()}},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    (tmp_path / "pics").mkdir()
+    for n in range(2):
+        (tmp_path / "pics" / f"{n}.png").write_bytes(png(n))
+    path = tmp_path / "t.tsv"
+    path.write_text("id\timage\task\n" + "".join(f"{n}\tpics/{n}.png\twhat {n}?\n" for n in range(2)))
+    return path
+
+
+def test_a_table_is_planned_run_exported_and_cloned(live: str, table: Path):
+    refused = stagebeam("job", "submit", str(table), code=2, URL=live)
+    assert "--column question=NAME" in refused.stderr
+    named = ("job", "submit", str(table), "--column", "question=ask", "--json")
+    planned = stagebeam(*named, "--dry-run", URL=live)
+    assert "images: image" in planned.stderr
+    assert json.loads(planned.stdout)["accepted"] == 2
+    job: dict[str, Any] = json.loads(stagebeam(*named, "--wait", URL=live).stdout)
+    assert job["counts"]["done"] == 2
+    out = table.with_name("out.parquet")
+    stagebeam("job", "results", job["id"], "--format", "parquet", "--trace", "-o", str(out), URL=live)
+    assert pq.read_table(out).num_rows == 2
+    joined = stagebeam("job", "results", job["id"], "--joined", URL=live).stdout.splitlines()
+    assert json.loads(joined[0])["question"] == "what 0?"
+    twin = json.loads(stagebeam("job", "clone", job["id"], "--policy", '{"seed": 9}', "--json", URL=live).stdout)
+    assert twin["policy"]["seed"] == 9
+
+
+def test_a_folder_of_images_with_one_question(live: str, table: Path):
+    folder = str(table.parent / "pics")
+    job = json.loads(stagebeam("job", "submit", folder, "--question", "What?", "--wait", "--json", URL=live).stdout)
+    assert job["counts"]["done"] == 2
+
+
+def test_projects_and_their_limits(tmp_path: Path):
+    here = {"DATA_DIR": str(tmp_path)}
+    stagebeam("db", "upgrade", **here)
+    stagebeam("project", "create", "lab", **here)
+    stagebeam("project", "create", "lab", code=4, **here)
+    stagebeam("project", "limit", "lab", "requests_per_minute=60", "storage_bytes=5", **here)
+    stagebeam("project", "limit", "lab", "storage_bytes=", **here)
+    rows = [json.loads(line) for line in stagebeam("project", "list", "--json", **here).stdout.splitlines()]
+    assert {"id": "lab", "name": "lab", "limits": {"requests_per_minute": 60}} in rows
+    assert "Did you mean" in stagebeam("project", "limit", "lab", "requests_per_minut=1", code=2, **here).stderr
+    stagebeam("project", "limit", "nobody", "storage_bytes=1", code=3, **here)
+    assert json.loads(stagebeam("key", "create", "ci", "--project", "lab", "--json", **here).stdout)["token"]
