@@ -219,7 +219,7 @@ class Admission:
     def _see(self, wanted: Mapping[str, tuple[Job, ImageInput]]) -> None:
         found = self._adapter.see([item for _, item in wanted.values()])
         for (image, (job, item)), features in zip(wanted.items(), found, strict=True):
-            self._features.put(image, features, item.tokens)
+            self._features.put(image, features, item.stub)
             self._preparer.seen(image)
             job.vision_calls += 1
         self._tally.vision_calls += len(wanted)

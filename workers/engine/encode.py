@@ -29,15 +29,26 @@ class Encoder:
 
         The path is taken as ids where they are given, so that re-tokenising cannot drift.
         """
-        text = self._render(prompt.messages)
+        text = self.rendered(prompt)
         # A template that writes the start token itself must not get a second one.
         bos = self._tokenizer.bos_token
         ids: list[int] = self._tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
-        if prefix_ids:
-            return [*ids, *prefix_ids]
-        if prompt.prefix:
-            ids = ids + self._tokenizer(self._harmless(prompt.prefix), add_special_tokens=False)["input_ids"]
+        return ids + self.path_ids(prompt, prefix_ids)
+
+    def path_ids(self, prompt: Prompt, prefix_ids: Sequence[int]) -> list[int]:
+        """Token ids of the path so far: those given, or those of the prompt's prefix text."""
+        if prefix_ids or not prompt.prefix:
+            return list(prefix_ids)
+        ids: list[int] = self._tokenizer(self._harmless(prompt.prefix), add_special_tokens=False)["input_ids"]
         return ids
+
+    def rendered(self, prompt: Prompt) -> str:
+        """The chat template's text up to where the assistant begins."""
+        try:
+            return self._template(prompt.messages)
+        except TemplateError:
+            # Some templates refuse a system message beside an image: the user then says it.
+            return self._template(_system_folded_in(prompt.messages))
 
     def text(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without special tokens."""
@@ -78,13 +89,6 @@ class Encoder:
             words = [i for i in ids if self._tokenizer.decode([i]).strip()]
             found.update(words[:1])
         return found
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        try:
-            return self._template(messages)
-        except TemplateError:
-            # Some templates refuse a system message beside an image: the user then says it.
-            return self._template(_system_folded_in(messages))
 
     def _template(self, messages: Sequence[Message]) -> str:
         turns = [

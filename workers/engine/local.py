@@ -17,6 +17,7 @@ from workers.engine.admission import Limits
 from workers.engine.encode import Encoder
 from workers.engine.loop import Loop
 from workers.engine.model_folder import load, pick_device
+from workers.engine.plain import PlainLoop
 from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated
 from workers.engine.watchdog import Watchdog, end_process
 
@@ -56,15 +57,19 @@ class TransformersEngine:
         device = pick_device(options.device)
         checkpoint = load(name, device=device, dtype=options.dtype, quantize=options.quantize)
         adapter = adapter_for(checkpoint.model, checkpoint.processor)
-        self._loop = Loop(adapter, Encoder(checkpoint.processor), checkpoint.ends, _limits(options, device))
+        self._loop: Loop | PlainLoop
+        if adapter is None:
+            self._loop = PlainLoop(checkpoint)
+        else:
+            self._loop = Loop(adapter, Encoder(checkpoint.processor), checkpoint.ends, _limits(options, device))
         self.info = EngineInfo(
             kind="transformers",
             model=name,
             revision=checkpoint.revision,
             device=device,
-            dtype=str(adapter.text.dtype).removeprefix("torch."),
+            dtype=str(checkpoint.model.dtype).removeprefix("torch."),
             slots=options.slots,
-            context=adapter.context,
+            context=getattr(checkpoint.model.config.get_text_config(), "max_position_embeddings", 4096),
             prompts=checkpoint.prompts,
             has_labels=True,
             keeps_ids=True,

@@ -20,7 +20,7 @@ class FeatureCache:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._entries: OrderedDict[str, tuple[Features, tuple[int, ...]]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[Features, ImageInput]] = OrderedDict()
         self._lock = threading.Lock()
         self.nbytes = 0
 
@@ -31,15 +31,15 @@ class FeatureCache:
             self._entries.move_to_end(image)
             return self._entries[image][0]
 
-    def tokens(self, image: str) -> tuple[int, ...] | None:
-        """What stands for the image in a decoder-only prompt; None when it is not cached."""
+    def stub(self, image: str) -> ImageInput | None:
+        """What a prompt needs of the image; None when it is not cached."""
         with self._lock:
             entry = self._entries.get(image)
             return entry[1] if entry else None
 
-    def put(self, image: str, features: Features, tokens: tuple[int, ...]) -> None:
+    def put(self, image: str, features: Features, stub: ImageInput) -> None:
         with self._lock:
-            self._entries[image] = (features, tokens)
+            self._entries[image] = (features, stub)
             self.nbytes += features.nbytes
             while self.nbytes > self._budget and len(self._entries) > 1:
                 self.nbytes -= self._entries.popitem(last=False)[1][0].nbytes
@@ -99,9 +99,9 @@ class Preparer:
 
     def _input(self, image: str, load: ImageLoader) -> ImageInput:
         """The preprocessed image, computed once for all jobs that wait for it; no tensors when features exist."""
-        tokens = self._features.tokens(image)
-        if tokens is not None:
-            return ImageInput({}, tokens)
+        stub = self._features.stub(image)
+        if stub is not None:
+            return stub
         with self._lock:
             future = self._inputs.get(image)
             mine = future is None

@@ -22,6 +22,13 @@ class ImageInput:
     tensors: Mapping[str, torch.Tensor]
     tokens: tuple[int, ...] = ()
     """What stands for the image in a decoder-only prompt; empty where the placeholder stays one token."""
+    grid: tuple[int, ...] = ()
+    """Patches in time, height and width, for models that place tokens by them."""
+
+    @property
+    def stub(self) -> ImageInput:
+        """All but the tensors: what a prompt needs once the vision tower has seen the image."""
+        return ImageInput({}, self.tokens, self.grid)
 
 
 @dataclass(frozen=True, slots=True)
