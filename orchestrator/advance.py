@@ -100,7 +100,8 @@ def advance_in(
 def _plan_query(row: Any, calls: list[Call], batch: _Batch, now: float, *, idle: bool) -> None:
     policy = _policy(orjson.dumps(row.policy), orjson.dumps(row.body.get("policy") or {}))
     query = queries.to_record(row.custom_id, row.body)
-    limit = "deadline" if row.deadline_at is not None and row.deadline_at < now else None
+    over = any(at is not None and at < now for at in (row.deadline_at, row.expires_at))
+    limit = "deadline" if over else None
     try:
         decision: Decision = plan(policy, query, calls, limit=limit, idle=idle)
     except StagebeamError as error:

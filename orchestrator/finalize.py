@@ -133,10 +133,8 @@ def _end(
                 expires_at=now + expiry_s if expiry_s else None,
             )
             columns[f"{name}_file_id"] = file_id
-        if job.cancelling_at is not None:
-            to = "cancelled"
-        else:
-            to = "expired" if job.status_reason == "expired" else "completed"
+        out_of_time = job.expired and job.expires_at is not None and job.expires_at < now
+        to = "cancelled" if job.cancelling_at is not None else "expired" if out_of_time else "completed"
         if transitions.move_job(conn, job.id, to, now, reason=job.status_reason or "all queries ended", **columns):
             announce(conn, job, to, now)
     log.info("A job ended.", action="job.ended", job_id=job.id, status=to)

@@ -6,7 +6,7 @@ nothing left to do. Each step is repeatable and bounded; a backlog is worked off
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -108,18 +108,28 @@ def _jobs_to_move(db: Database) -> list[Any]:
 
 def _move_job(db: Database, job: Any, now: float) -> None:
     expired = job.status == "running" and job.expires_at is not None and job.expires_at < now
-    if job.status == "cancelling" or expired:
-        _end_queries(db, job, "expired" if expired else "cancelled", now)
+    if job.status == "cancelling":
+        _end_queries(db, job, "cancelled", ("waiting", "running"), now)
+    elif expired:
+        _end_queries(db, job, "expired", ("waiting",), now)
+        _answer_with_best_so_far(db, job, now)
     with db.write() as conn:
         fresh = jobs.get(conn, job.id)
         if fresh is None or fresh.waiting or fresh.running:
             return
-        reason = "expired" if expired else fresh.status_reason if fresh.status == "cancelling" else "all queries ended"
+        reason = fresh.status_reason if fresh.status == "cancelling" else "all queries ended"
         transitions.move_job(conn, job.id, "finalizing", now, reason=reason)
 
 
-def _end_queries(db: Database, job: Any, to: str, now: float) -> None:
-    """End what still waits or runs. A running query of an expired job may answer with its best so far."""
+def _answer_with_best_so_far(db: Database, job: Any, now: float) -> None:
+    """Plan what still runs in a job whose time is over: under that limit each query ends."""
+    with db.read() as conn:
+        ids = queries.in_status(conn, job.id, ("running",), AT_ONCE)
+    if ids:
+        advance(db, ids, now)
+
+
+def _end_queries(db: Database, job: Any, to: str, statuses: Sequence[str], now: float) -> None:
     error = {
         "code": f"job_{to}",
         "message": f"the job was {to} before this query ended",
@@ -128,7 +138,7 @@ def _end_queries(db: Database, job: Any, to: str, now: float) -> None:
         "retryable": True,
     }
     with db.write() as conn:
-        ids = queries.in_status(conn, job.id, ("waiting", "running"), AT_ONCE)
+        ids = queries.in_status(conn, job.id, statuses, AT_ONCE)
         moves = [transitions.QueryMove(query_id, job.id, to, {"error": error}) for query_id in ids]
         if moves:
             transitions.move_queries(conn, moves, now)

@@ -198,3 +198,19 @@ def test_calls_leave_after_the_retention_time_and_traces_stay(stack: Stack) -> N
     assert stack.calls(job_id) == []
     with stack.db.read() as conn:
         assert trace_of(conn, stack.objects, row.id) == before
+
+
+def test_a_job_out_of_time_keeps_its_answers_and_explains_the_rest(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 40, policy=POLICY, expires_at=stack.now + 20)
+    with stack.worker() as pipeline:
+        while not stack.job(job_id).done:
+            stack.step(pipeline)
+    stack.now += 60
+    stack.run(job_id)
+    job = stack.job(job_id)
+    assert job.status == "expired"
+    assert job.done > 0
+    assert job.expired > 0
+    assert job.done + job.degraded + job.expired == 40
+    codes = {row.error["code"] for row in stack.queries(job_id) if row.status == "expired"}
+    assert codes <= {"job_expired", "deadline"}
