@@ -72,7 +72,19 @@ def llava(folder: Path) -> Path:
     return save(folder, model, processor)
 
 
-def qwen(folder: Path) -> Path:
+class ImagesOnly(transformers.Qwen2_5_VLProcessor):
+    """Qwen's processor where torchvision, which its video half needs, is not installed."""
+
+    def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str) -> None:
+        self.image_processor, self.tokenizer, self.chat_template = image_processor, tokenizer, chat_template
+        self.video_processor = None
+        self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+
+
+def qwen() -> tuple[Any, Any]:
+    """Model and processor; not from a folder, as such a processor cannot be loaded from one."""
     torch.manual_seed(2)
     names = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|video_pad|>", "<|image_pad|>")
     tokens = tokenizer(*names)
@@ -100,8 +112,9 @@ def qwen(folder: Path) -> Path:
         patch_size=8, min_pixels=32 * 32, max_pixels=96 * 96, size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96}
     )
     template = TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
-    processor = transformers.Qwen2_5_VLProcessor(images, tokens, chat_template=template)
-    return save(folder, transformers.Qwen2_5_VLForConditionalGeneration(config), processor)
+    model = transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
+    spread_out(model)
+    return model, ImagesOnly(images, tokens, template)
 
 
 def idefics(folder: Path) -> Path:

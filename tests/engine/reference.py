@@ -58,9 +58,12 @@ def choose(
 class Reference:
     """A second copy of the weights under transformers' own code."""
 
-    def __init__(self, folder: Path, pictures: Mapping[str, bytes]) -> None:
-        self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-        self.processor = AutoProcessor.from_pretrained(folder)
+    def __init__(self, source: Path | tuple[Any, Any], pictures: Mapping[str, bytes]) -> None:
+        if isinstance(source, tuple):
+            self.model, self.processor = source
+        else:
+            self.model = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32).eval()
+            self.processor = AutoProcessor.from_pretrained(source)
         self.encoder = Encoder(self.processor)
         self._pictures = pictures
         self.ends = {self.model.generation_config.eos_token_id}

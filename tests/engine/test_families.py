@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.engine import families
-from tests.engine.reference import GREEDY, WARM, Reference, ask, generate
-from workers.engine.local import DeviceOptions, TransformersEngine
+from tests.engine.reference import GREEDY, WARM, Reference, ask, choose, generate
+from workers.engine.adapters import decoder
+from workers.engine.adapters.choose import adapter_for
+from workers.engine.encode import Encoder
+from workers.engine.local import DeviceOptions, TransformersEngine, _limits
+from workers.engine.loop import Loop
+from workers.engine.protocol import Counters
 
 PROMPTS = [
     ask("How many?"),
@@ -20,21 +27,66 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[families.llava, families.idefics])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    make: Callable[[Path], Path] = request.param
+class Bare:
+    """The loop in its thread, for a model that comes from no folder."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        adapter = adapter_for(model, processor)
+        assert adapter
+        options = DeviceOptions(device="cpu", memory_mb=128)
+        ends = frozenset({model.generation_config.eos_token_id})
+        self._loop = Loop(adapter, Encoder(processor), ends, _limits(options, "cpu"))
+        self._thread = threading.Thread(target=self._loop.run)
+        self._thread.start()
+        self.generate = self._loop.submit
+
+    def counters(self) -> Counters:
+        return Counters(values=self._loop.counts())
+
+    def close(self) -> None:
+        self._loop.close()
+        self._thread.join()
+
+
+@pytest.fixture(scope="module", params=["llava", "idefics", "qwen"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    if request.param == "qwen":
+        return None
+    make: Callable[[Path], Path] = getattr(families, request.param)
     return make(tmp_path_factory.mktemp("family"))
 
 
 @pytest.fixture(scope="module")
-def plain(family: Path, pictures: dict[str, bytes]) -> Reference:
-    return Reference(family, pictures)
+def plain(family: Path | None, pictures: dict[str, bytes]) -> Reference:
+    return Reference(family or families.qwen(), pictures)
 
 
 @pytest.fixture(scope="module")
-def engine(family: Path) -> Iterator[TransformersEngine]:
-    engine = TransformersEngine(str(family), DeviceOptions(device="cpu", memory_mb=128))
+def engine(family: Path | None) -> Iterator[TransformersEngine | Bare]:
+    options = DeviceOptions(device="cpu", memory_mb=128)
+    engine = TransformersEngine(str(family), options) if family else Bare(*families.qwen())
     yield engine
+    engine.close()
+
+
+def test_a_family_without_adapter_runs_plainly(
+    tmp_path: Path, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decoder, "FAMILIES", frozenset())
+    folder = families.llava(tmp_path)
+    plain = Reference(folder, pictures)
+    engine = TransformersEngine(str(folder), DeviceOptions(device="cpu"))
+    path: tuple[int, ...] = ()
+    for prompt in PROMPTS[:2] * 2:
+        result = engine.generate(generate(prompt, pictures, prefix_ids=path, seeds=(1, 2), sampling=WARM)).result()
+        for candidate in result.candidates:
+            assert candidate.token_ids == plain.sample(prompt, candidate.seed, WARM, path)
+        path = () if path else result.candidates[0].token_ids
+    chosen = engine.choose(choose(PROMPTS[1], pictures)).result()
+    assert sum(chosen.probabilities) == pytest.approx(1)
+    bad = engine.generate(generate(ask("?", ["broken"]), {"broken": b"x"})).exception(timeout=20)
+    assert getattr(bad, "code", "") == "bad_image"
+    assert engine.counters().values["requests"] == 5
     engine.close()
 
 
