@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -31,9 +32,6 @@ log = structlog.get_logger()
 BURST = 32
 """Calls per message at most: enough that the broker's cost per message no longer shows."""
 
-LANES = 4
-"""Messages that a burst is spread over at least when nothing is known of the fleet."""
-
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -43,6 +41,26 @@ class Outgoing:
     kind: str
     priority: str
     call_ids: tuple[int, ...]
+    worker: str | None = None
+    """The worker that holds their image and prefix; None means any worker of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What is known of the workers when calls are sent."""
+
+    workers: int = 2
+    roomy: Mapping[str, str] = field(default_factory=dict)
+    """Workers with room for more, by id, and the model of each; empty when there is only one worker anyway."""
+
+    @property
+    def lanes(self) -> int:
+        """Messages that a burst is spread over at least, so that every worker gets a part."""
+        return max(1, 2 * self.workers)
+
+
+UNKNOWN = Fleet()
+"""What is assumed when nobody looked."""
 
 
 @dataclass(slots=True)
@@ -65,18 +83,20 @@ class _Batch:
     stages: dict[int, str] = field(default_factory=dict)
 
 
-def advance(db: Database, query_ids: Iterable[int], now: float, *, idle: bool = False, lanes: int = LANES) -> Advanced:
+def advance(
+    db: Database, query_ids: Iterable[int], now: float, *, idle: bool = False, fleet: Fleet = UNKNOWN
+) -> Advanced:
     """Plan the queries again and write the next calls or the end of each.
 
     Ids of queries that no longer run are ignored. `idle` says that workers wait for work, so that a stage
-    may go out as several calls; `lanes` is the number of messages that a burst is spread over at least.
+    may go out as several calls; `fleet` says how calls are best sent.
     """
     with db.write() as conn:
-        return advance_in(conn, sorted(set(query_ids)), now, idle=idle, lanes=lanes)
+        return advance_in(conn, sorted(set(query_ids)), now, idle=idle, fleet=fleet)
 
 
 def advance_in(
-    conn: Connection, query_ids: Sequence[int], now: float, *, idle: bool = False, lanes: int = LANES
+    conn: Connection, query_ids: Sequence[int], now: float, *, idle: bool = False, fleet: Fleet = UNKNOWN
 ) -> Advanced:
     """`advance` inside a transaction of the caller, who must send `outgoing` after it has committed."""
     look_up_by_key(conn)
@@ -93,7 +113,9 @@ def advance_in(
     planning.cancel_open(conn, batch.stopped, now)
     for job_id, usage in batch.usage.items():
         jobs.add_usage(conn, job_id, usage)
-    done.outgoing = chunked(planning.insert_calls(conn, batch.planned, now), batch.priorities, lanes)
+    queued = planning.insert_calls(conn, batch.planned, now)
+    holders = planning.last_workers(conn, [call.query_id for call in queued]) if fleet.roomy and queued else {}
+    done.outgoing = chunked(queued, batch.priorities, fleet, holders)
     return done
 
 
@@ -152,19 +174,28 @@ def _policy(job: bytes, overrides: bytes) -> Policy:
     return Policy.from_mapping(orjson.loads(job)).with_overrides(orjson.loads(overrides))
 
 
-def chunked(calls: Sequence[QueuedCall], priorities: Mapping[int, str], lanes: int = LANES) -> list[Outgoing]:
+def chunked(
+    calls: Sequence[QueuedCall],
+    priorities: Mapping[int, str],
+    fleet: Fleet = UNKNOWN,
+    holders: Mapping[int, str] = MappingProxyType({}),
+) -> list[Outgoing]:
     """Messages for the calls: one call each when there are few, a handful of the same kind when there are many.
 
-    A burst is spread over `lanes` messages at least, so that every worker gets a part.
+    A call goes to the worker that did the query's last one, while that one has room: it holds the image
+    features and the prefix. Correctness never depends on it.
     """
-    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, str | None], list[int]] = defaultdict(list)
     for call in calls:
         kind = "generate" if call.kind == CallKind.GENERATE.value else "judge"
-        groups[call.model, kind, priorities[call.query_id]].append(call.id)
+        holder = holders.get(call.query_id, "")
+        worker = holder if fleet.roomy.get(holder) == call.model else None
+        groups[call.model, kind, priorities[call.query_id], worker].append(call.id)
     outgoing = []
-    for (model, kind, priority), ids in groups.items():
-        size = min(BURST, max(1, -(-len(ids) // lanes)))
+    for (model, kind, priority, worker), ids in groups.items():
+        size = min(BURST, max(1, -(-len(ids) // fleet.lanes)))
         outgoing += [
-            Outgoing(model, kind, priority, tuple(ids[start : start + size])) for start in range(0, len(ids), size)
+            Outgoing(model, kind, priority, tuple(ids[start : start + size]), worker)
+            for start in range(0, len(ids), size)
         ]
     return outgoing

@@ -14,10 +14,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import structlog
 from celery import Celery
@@ -25,7 +26,7 @@ from celery.worker import state as celery_state
 from kombu.exceptions import ChannelError, KombuError
 from redis.exceptions import RedisError
 
-from orchestrator.advance import Advanced, Outgoing, advance
+from orchestrator.advance import UNKNOWN, Advanced, Fleet, Outgoing, advance
 from orchestrator.dispatch import dispatch
 from orchestrator.expiry import remove_expired
 from orchestrator.finalize import finalize
@@ -86,8 +87,8 @@ class Orchestrator:
     stop: threading.Event = field(default_factory=threading.Event)
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}")
     _has_duty: bool = False
-    _workers: int = 1
-    """Live workers, as last looked up."""
+    _fleet: Fleet = UNKNOWN
+    """The live workers, as last looked up."""
     _courier: Courier = field(init=False)
     _verified: Verified = field(default_factory=Verified)
     """Images that were checked once are not decoded again for the next job."""
@@ -138,13 +139,13 @@ class Orchestrator:
             self.send(dispatch(self.db, self.settings, self.now()).outgoing)
 
     def _advance(self, ids: list[int]) -> Advanced:
-        return advance(self.db, ids, self.now(), idle=len(ids) < IDLE_BELOW, lanes=max(1, 2 * self._workers))
+        return advance(self.db, ids, self.now(), idle=len(ids) < IDLE_BELOW, fleet=self._fleet)
 
     def keep(self) -> None:
         """Renew the duty and, while it is ours, reconcile."""
         with self.db.write() as conn:
             self._has_duty = duties.take(conn, DUTY, self.owner, self.now(), DUTY_LEASE_S)
-            self._workers = fleet.live_count(conn, self.now(), 3 * self.settings.heartbeat_s)
+            self._fleet = _fleet(fleet.live(conn, self.now(), 3 * self.settings.heartbeat_s))
         if self._has_duty:
             depth = partial(queue_depth, self.app)
             self.send(reconcile(self.db, self.settings, depth, self.now()).outgoing)
@@ -192,7 +193,7 @@ class Orchestrator:
 
     def send(self, outgoing: Iterable[Outgoing]) -> None:
         """Wake workers for calls that are committed. What cannot be sent now is found by reconcile."""
-        wakeups = [calls_wakeup(item.kind, item.model, item.call_ids, item.priority) for item in outgoing]
+        wakeups = [calls_wakeup(item.kind, item.model, item.call_ids, item.priority, item.worker) for item in outgoing]
         if wakeups:
             self.app.publisher.send(wakeups)
 
@@ -247,6 +248,12 @@ class Orchestrator:
                 log.exception("A round of the orchestrator failed.", action="orchestrator.defect")
                 self.stop.wait(BACK_OFF_S)
             self.stop.wait(pause_s)
+
+
+def _fleet(workers: Sequence[Any]) -> Fleet:
+    """Affinity pays only where there is a choice, and only towards a worker that can begin at once."""
+    roomy = {row.id: row.model for row in workers if len(row.in_hand or ()) < row.slots}
+    return Fleet(max(1, len(workers)), roomy if len(workers) > 1 else {})
 
 
 def queue_depth(app: Celery, model: str) -> int:

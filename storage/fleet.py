@@ -62,10 +62,10 @@ def beat(
     return conn.execute(statement).scalar_one_or_none()
 
 
-def live_count(conn: Connection, now: float, late_s: float) -> int:
-    """How many ready workers were heard of in the last `late_s` seconds."""
-    alive = _WORKERS.c.state == "ready", _WORKERS.c.beat_at >= now - late_s
-    return int(conn.scalar(select(func.count()).select_from(_WORKERS).where(*alive)) or 0)
+def live(conn: Connection, now: float, late_s: float) -> Sequence[Any]:
+    """Id, model, slots and calls in hand of the ready workers heard of in the last `late_s` seconds."""
+    statement = select(_WORKERS.c.id, _WORKERS.c.model, _WORKERS.c.slots, _WORKERS.c.in_hand)
+    return conn.execute(statement.where(_WORKERS.c.state == "ready", _WORKERS.c.beat_at >= now - late_s)).all()
 
 
 def live_slots(conn: Connection, now: float, late_s: float) -> dict[str, int]:

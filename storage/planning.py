@@ -66,6 +66,16 @@ def calls_of(conn: Connection, query_ids: Sequence[int]) -> dict[int, list[CallR
     return found
 
 
+def last_workers(conn: Connection, query_ids: Sequence[int]) -> dict[int, str]:
+    """The worker that wrote the newest outcome of each query."""
+    statement = (
+        select(_CALLS.c.query_id, _CALLS.c.worker)
+        .where(any_of(_CALLS.c.query_id, query_ids), _CALLS.c.worker.is_not(None))
+        .order_by(_CALLS.c.ended_at)
+    )
+    return {row.query_id: row.worker for row in conn.execute(statement)}
+
+
 def to_record(row: Any) -> CallRecord:
     """The record of a call row; token ids and texts as stored."""
     candidates, verdict = outcome_from_json(row.outcome)
