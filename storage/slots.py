@@ -109,6 +109,12 @@ def last_of_each(conn: Connection, schedule_ids: Sequence[str], count: int) -> d
     return found
 
 
+def reports(conn: Connection, slot_ids: Sequence[int]) -> dict[int, dict[str, Any] | None]:
+    """Reports by slot."""
+    statement = select(_SLOTS.c.id, _SLOTS.c.report).where(any_of(_SLOTS.c.id, slot_ids))
+    return {row.id: row.report for row in conn.execute(statement)}
+
+
 def between(conn: Connection, schedule_id: str, start: float, end: float) -> Sequence[Row[Any]]:
     """Slots of a schedule due from `start` up to and including `end`, in the order of their making."""
     where = (_SLOTS.c.schedule_id == schedule_id, _SLOTS.c.due_at >= start, _SLOTS.c.due_at <= end)

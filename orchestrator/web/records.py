@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pydantic import SecretStr
-from sqlalchemy import select
 from starlette.responses import Response
 
 from orchestrator.web.jobs import turn
 from orchestrator.web.pages import Ask
 from storage import overview
 from storage.settings import PREFIX, Settings
-from storage.tables import Schedule
 
 PAGE = 100
-MOST_SCHEDULES = 200
 
 
 def audit(ask: Ask) -> Response:
@@ -36,15 +33,6 @@ def settings(ask: Ask) -> Response:
         changed = value != Settings.model_fields[name].get_default(call_default_factory=True)
         found.append((f"{PREFIX}{name.upper()}", _without_password(name, text), changed))
     return ask.page("settings.html", settings=found)
-
-
-def schedules(ask: Ask) -> Response:
-    """The recurring runs of the project."""
-    table = Schedule.__table__
-    statement = select(table).where(table.c.project_id == ask.viewer.project_id).order_by(table.c.name)
-    with ask.use.db.read() as conn:
-        rows = conn.execute(statement.limit(MOST_SCHEDULES)).all()
-    return ask.page("schedules.html", schedules=rows)
 
 
 def _without_password(name: str, text: str) -> str:

@@ -22,6 +22,7 @@ from orchestrator.web import (
     new_job,
     queries,
     records,
+    schedules,
 )
 from orchestrator.web.assets import Assets
 from orchestrator.web.broker import Broker
@@ -60,7 +61,6 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/queues/send", "operator", fleet.send_again, "send the messages of queued calls anew", 6),
     Page("POST", "/workers/drain", "operator", fleet.drain, "finish what is in hand and take nothing more", 6),
     Page("GET", "/failures", "viewer", failures.failures, "what failed lately, by cause", 12),
-    Page("GET", "/schedules", "viewer", records.schedules, "recurring runs", 11),
     Page("GET", "/audit", "viewer", records.audit, "who did what, and why", 11),
     Page("GET", "/settings", "admin", records.settings, "effective settings", 10),
     Page("GET", "/images/{sha256}", "viewer", images.picture, "an image, written anew", 3),
@@ -75,7 +75,9 @@ def make_pages(services: Services) -> list[BaseRoute]:
     templates = Templates(services.settings.path_prefix, assets)
     snapshots = Snapshots(services.db, services.settings.heartbeat_s)
     web = Web(services, templates, snapshots, Broker(services.publisher))
-    routes: list[BaseRoute] = [Route(page.path, answer(web, page), methods=[page.method]) for page in PAGES]
+    routes: list[BaseRoute] = [
+        Route(page.path, answer(web, page), methods=[page.method]) for page in (*PAGES, *schedules.PAGES)
+    ]
     routes.append(Route("/static/{name}", assets.serve, methods=["GET"]))
     routes.append(_Elsewhere("/{rest:path}", answer(web, NOWHERE), methods=["GET"]))
     return routes
