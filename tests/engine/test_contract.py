@@ -13,6 +13,7 @@ import pytest
 from reasoning.errors import ModelError, Transient
 from reasoning.records import Finish
 from tests.engine.reference import GREEDY, WARM, ask, choose, generate
+from tests.engine.server import Manners, Server
 from tests.waiting import wait_until
 from workers.engine.protocol import Engine, Sampling
 from workers.engine.registry import open_engine
@@ -22,22 +23,29 @@ LONG = Sampling(temperature=0.9, top_p=1.0, top_k=0, max_tokens=300)
 Make = Callable[..., Engine]
 
 
-@pytest.fixture(scope="module", params=["scripted", "transformers"])
+@pytest.fixture(scope="module", params=["scripted", "transformers", "openai"])
 def make(request: pytest.FixtureRequest, mllama: Path) -> Iterator[Make]:
     """Opens an engine of the kind under test; `slots` bounds the requests in hand."""
-    opened: list[Engine] = []
+    opened: list[Engine | Server] = []
+    url = ""
+    if request.param == "openai":
+        server = Server(Manners(delay_s=0.05))
+        opened.append(server)
+        url = server.url
 
     def open_one(slots: int = 64) -> Engine:
         if request.param == "scripted":
             engine = open_engine("scripted", {"slots": slots, "seconds": 0.05, "context": 250})
+        elif request.param == "openai":
+            engine = open_engine(f"openai:{url}#m", {"slots": slots})
         else:
             engine = open_engine(str(mllama), {"device": "cpu", "memory_mb": 64, "slots": slots, "rows": 32})
         opened.append(engine)
         return engine
 
     yield open_one
-    for engine in opened:
-        engine.close()
+    for thing in reversed(opened):
+        thing.close()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +87,7 @@ def test_label_probabilities_sum_to_one(engine: Engine, pictures: dict[str, byte
     chosen = engine.choose(choose(ask("1 or 2?", ["picture0"]), pictures)).result()
     assert len(chosen.probabilities) == 2
     assert sum(chosen.probabilities) == pytest.approx(1)
-    assert chosen.usage.generated_tokens == 0
+    assert chosen.usage.generated_tokens <= 1
 
 
 @pytest.mark.parametrize(
@@ -169,7 +177,7 @@ def test_counters_only_grow(engine: Engine, pictures: dict[str, bytes]):
     before = engine.counters().values
     result = engine.generate(generate(ask("Count"), pictures, seeds=(1, 2))).result()
     after = engine.counters().values
-    assert after["requests"] == before["requests"] + 1
+    assert after["requests"] == before.get("requests", 0) + 1
     assert after["generated_tokens"] - before.get("generated_tokens", 0) == result.usage.generated_tokens
     assert after["prompt_tokens"] - before.get("prompt_tokens", 0) == result.usage.prompt_tokens
 

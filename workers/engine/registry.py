@@ -30,6 +30,13 @@ def open_engine(model: str, options: Mapping[str, Any] | None = None) -> Engine:
         from workers.engine.scripted import Script, ScriptedEngine
 
         return ScriptedEngine(build(Script, {**settings, **(parse_settings(rest) if colon else {})}))
+    if kind == "openai":
+        from workers.engine.remote import RemoteEngine, RemoteOptions
+
+        base_url, _, name = rest.partition("#")
+        if not base_url or not name:
+            raise BadInput(f'"{model}" must be openai:BASE_URL#MODEL', code="unknown_model", field="model")
+        return RemoteEngine(build(RemoteOptions, {**settings, "base_url": base_url, "model": name}))
     from workers.engine.local import DeviceOptions, TransformersEngine
 
     return TransformersEngine(str(demo_folder()) if model == DEMO else model, build(DeviceOptions, settings))
