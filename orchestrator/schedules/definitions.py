@@ -83,7 +83,7 @@ def checked_definitions(data: Any) -> Mapping[str, Any]:
             f"version is {data.get('version')!r}; write version: {VERSION}", code="invalid_version", field="version"
         )
     for part in ("datasets", "schedules"):
-        entries = data.get(part) or {}
+        entries = {} if data.get(part) is None else data[part]
         if not isinstance(entries, Mapping) or not all(isinstance(entry, Mapping) for entry in entries.values()):
             raise BadInput(f"{part} must be objects by name", code="invalid_type", field=part)
         if len(entries) > MAX_ENTRIES:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import glob as globs
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, BinaryIO, Literal, Self, get_args
 
 from orchestrator.datasets.columns import find_columns, to_lines
 from orchestrator.datasets.folders import IMAGE_SUFFIXES, object_lines
@@ -138,7 +138,14 @@ class SourceReader:
         return _chained([self._table(key, spec) for key in tables[:1]], (self._table(key, spec) for key in tables[1:]))
 
     def _table(self, key: str, spec: Any) -> Source:
-        return open_source(spec(OpenFile(key.rpartition("/")[2], self.objects.open(key))))
+        stream = self.objects.open(key)
+        found = open_source(spec(OpenFile(key.rpartition("/")[2], stream)))
+        return replace(found, lines=_closing(found.lines, stream))
+
+
+def _closing(lines: Iterator[Line], stream: BinaryIO) -> Iterator[Line]:
+    with stream:
+        yield from lines
 
 
 def _globbed(pattern: str, spec: Any) -> tuple[Source, tuple[Path, ...]]:
