@@ -21,6 +21,9 @@ log = structlog.get_logger()
 AT_ONCE = 500
 """Rows per step and round."""
 
+ENDED_PER_ROUND = 10_000
+"""Queries of a cancelled or expired job that end in one round, in transactions of `AT_ONCE`."""
+
 BACKLOG_RESEND_S = 60.0
 """A message that waits behind others counts as lost after this long, doubled with every sending."""
 
@@ -137,9 +140,12 @@ def _end_queries(db: Database, job: Any, to: str, statuses: Sequence[str], now: 
         "attempts": 0,
         "retryable": True,
     }
-    with db.write() as conn:
-        ids = queries.in_status(conn, job.id, statuses, AT_ONCE)
-        moves = [transitions.QueryMove(query_id, job.id, to, {"error": error}) for query_id in ids]
-        if moves:
-            transitions.move_queries(conn, moves, now)
-            planning.cancel_open(conn, ids, now)
+    for _ in range(ENDED_PER_ROUND // AT_ONCE):
+        with db.write() as conn:
+            ids = queries.in_status(conn, job.id, statuses, AT_ONCE)
+            moves = [transitions.QueryMove(query_id, job.id, to, {"error": error}) for query_id in ids]
+            if moves:
+                transitions.move_queries(conn, moves, now)
+                planning.cancel_open(conn, ids, now)
+        if len(ids) < AT_ONCE:
+            return

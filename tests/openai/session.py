@@ -36,9 +36,7 @@ while batch.status != "completed" and time.monotonic() < end:
 listed = [item.id for item in client.batches.list(limit=1) if item.id in {item.id for item in made}]
 output = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
 answer = client.chat.completions.create(model="scripted", messages=[{"role": "user", "content": "What?"}])
-stream = client.chat.completions.create(
-    model="scripted", messages=[{"role": "user", "content": "What?"}], stream=True
-)
+stream = client.chat.completions.create(model="scripted", messages=[{"role": "user", "content": "What?"}], stream=True)
 try:
     client.batches.cancel(batch.id)
     refused = None
