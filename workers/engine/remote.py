@@ -170,7 +170,7 @@ class RemoteEngine:
                 raise ModelError("the server answered without a choice", code="crash", retryable=True)
             # A server that ignores `n` gives one choice: the others are asked for one by one.
             self._dialect.several = self._dialect.several and len(answer.choices) >= len(seeds)
-            found += wire.candidates(request, answer, len(found))
+            found += wire.candidates(request, answer, len(found), self._dialect)
             total += wire.usage(answer, seconds)
         return Generated(candidates=tuple(found[: len(request.seeds)]), usage=total)
 
@@ -187,6 +187,7 @@ class RemoteEngine:
         """One answer of the server and its seconds, retried while the server is busy or away."""
         images = {image: self._image(image, request) for image in request.prompt.images}
         turns: Any = wire.messages(request.prompt.messages, request.prompt.prefix, images)
+        reason = ""
         for attempt in range(self._options.retries + 1):
             await self._gate.enter(request.group)
             started = time.monotonic()
@@ -201,17 +202,21 @@ class RemoteEngine:
                 return answer, time.monotonic() - started
             except openai.APIConnectionError as error:
                 self._gate.pushed_back()
-                pause = self._pause(attempt, error)
+                pause, reason = self._pause(attempt, error), str(error)
             except openai.APIStatusError as error:
-                pause = self._refused(attempt, error)
+                pause, reason = self._refused(attempt, error), str(error)
             finally:
                 self._gate.leave()
             self._totals["retries"] += 1
             await asyncio.sleep(pause)
-        raise Transient(f"{self._options.base_url} did not answer in {self._options.retries + 1} tries")
+        raise Transient(f"{self._options.base_url} did not answer in {self._options.retries + 1} tries: {reason}")
 
     def _refused(self, attempt: int, error: openai.APIStatusError) -> float:
         """Seconds to wait before trying again; raises when trying again cannot help."""
+        if error.status_code == 500 and attempt and self._dialect.stops:
+            # `transformers serve` 5.23 fails so on `stop` for every model with an image processor.
+            self._dialect.stops = False
+            return 0.0
         if error.status_code in _BUSY:
             self._gate.pushed_back()
             return self._pause(attempt, error)

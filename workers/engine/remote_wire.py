@@ -28,6 +28,8 @@ class Dialect:
     several: bool = True
     """`n` above 1."""
     logprobs: bool = True
+    stops: bool = True
+    """`stop`; without it a text is cut here, after the server wrote on in vain."""
 
 
 def data_uri(data: bytes) -> str:
@@ -62,10 +64,11 @@ def generate_body(request: Generate, dialect: Dialect, seeds: Sequence[int]) -> 
     }
     if len(seeds) > 1:
         body["n"] = len(seeds)
-    if request.stop:
+    stops = bool(request.stop) and dialect.stops
+    if stops:
         body["stop"] = [request.stop]
     if dialect.extras:
-        body["extra_body"] = {"include_stop_str_in_output": True} if request.stop else {}
+        body["extra_body"] = {"include_stop_str_in_output": True} if stops else {}
         if sampling.top_k:
             body["extra_body"]["top_k"] = sampling.top_k
         body["extra_body"] |= _continuation(request.prompt.prefix)
@@ -80,19 +83,19 @@ def choose_body(request: Choose, dialect: Dialect) -> dict[str, Any]:
     return body
 
 
-def candidates(request: Generate, answer: Any, first: int) -> list[Candidate]:
+def candidates(request: Generate, answer: Any, first: int, dialect: Dialect) -> list[Candidate]:
     """The choices as candidates from place `first` on. Tokens are shared out by length where only a sum is given."""
     texts = [choice.message.content or "" for choice in answer.choices]
     counts = _shared_out(answer.usage.completion_tokens if answer.usage else 0, texts)
     found = []
     for place, (choice, text, tokens) in enumerate(zip(answer.choices, texts, counts, strict=True), first):
-        cut, finish = _finished(request.stop, text, choice)
+        cut, finish = _finished(request.stop, text, choice, sent=dialect.stops)
         found.append(Candidate(request.indices[place], cut, tokens, finish, (), request.seeds[place]))
     return found
 
 
-def _finished(stop: str, text: str, choice: Any) -> tuple[str, Finish]:
-    """The text up to its end tag. Where a server cuts the tag off, `stop_reason` or the finish reason tells."""
+def _finished(stop: str, text: str, choice: Any, *, sent: bool) -> tuple[str, Finish]:
+    """The text up to its end tag. Where a server cuts a tag off that was `sent`, its finish reason tells."""
     if stop and stop in text:
         return text[: text.index(stop) + len(stop)], Finish.STOP
     if choice.finish_reason == "length":
@@ -100,7 +103,7 @@ def _finished(stop: str, text: str, choice: Any) -> tuple[str, Finish]:
     if not stop:
         return text, Finish.STOP
     extra = choice.model_extra or {}
-    if extra.get("stop_reason", stop) == stop:
+    if sent and extra.get("stop_reason", stop) == stop:
         return text + stop, Finish.STOP
     return text, Finish.EARLY_END
 
