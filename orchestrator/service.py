@@ -164,6 +164,7 @@ class Orchestrator:
                         stop=self.stop.is_set,
                         verified=self._verified,
                     )
+                    self.inbox.put([])  # the loop looks for what may start now
 
     def finish_jobs(self) -> None:
         """Write the files of the jobs that have nothing left to do."""

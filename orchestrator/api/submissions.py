@@ -16,7 +16,9 @@ from orchestrator.api.files import Received, store
 from orchestrator.api.jobs import job_or_404
 from orchestrator.api.paging import DryRun
 from orchestrator.api.services import Services, Use
+from orchestrator.estimate import estimate
 from orchestrator.intake.keeper import BlobKeeper
+from orchestrator.intake.survey import Report
 from orchestrator.service import new_id
 from orchestrator.submit import JobRequest, check, check_chunks, submit
 from storage.access import Caller
@@ -98,11 +100,20 @@ def served_model(model: str) -> str:
 def _dry_run(new: NewJob, use: Services, caller: Caller) -> dict[str, Any]:
     request = new.request(caller.project_id, new.file_id or "", served_model(use.settings.model))
     if new.file_id is not None:
-        report = check(use.db, use.objects, request, use.settings, use.now)
-    else:
-        keeper = BlobKeeper(use.db, use.objects, use.now, dry=True)
-        report = check_chunks([new.jsonl()], request, use.settings, keeper)
-    return {"object": "job.plan", "model": request.model, **report.to_json()}
+        return plan(use, request)
+    keeper = BlobKeeper(use.db, use.objects, use.now, dry=True)
+    return _plan_document(use, request, check_chunks([new.jsonl()], request, use.settings, keeper))
+
+
+def plan(use: Services, request: JobRequest) -> dict[str, Any]:
+    """What a job over an uploaded file would come to. Raises BadInput on the request itself."""
+    return _plan_document(use, request, check(use.db, use.objects, request, use.settings, use.now))
+
+
+def _plan_document(use: Services, request: JobRequest, report: Report) -> dict[str, Any]:
+    with use.db.read() as conn:
+        likely = estimate(conn, request.model, report.cost)
+    return {"object": "job.plan", "model": request.model, **report.to_json(), "estimate": likely}
 
 
 def _store_lines(new: NewJob, use: Services, caller: Caller) -> str:

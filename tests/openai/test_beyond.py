@@ -172,3 +172,18 @@ def test_an_object_prefix_becomes_an_input_file(wire: Wire):
     assert get(wire, f"/api/jobs/{job}").json()["counts"]["done"] == 2
     refused = httpx.post(f"{wire.url}/api/datasets", json={"object_prefix": "jobs/", "question": "What?"})
     assert refused.json()["error"]["code"] == "image_outside_roots"
+
+
+def test_a_plan_tells_calls_tokens_time_and_storage(wire: Wire):
+    client = wire.client()
+    file = client.files.create(file=jsonl(*(line(n) for n in range(6))), purpose="batch")
+    body = {"input_file_id": file.id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    before = post(wire, "/v1/batches?dry_run=true", json=body)
+    assert (before["accepted"], before["cost"]["candidates_min"], before["estimate"]["seconds"]) == (6, 96, None)
+    batch = post(wire, "/v1/batches", json=body)
+    wire.run(batch["id"])
+    after = post(wire, "/v1/batches?dry_run=true", json=body)
+    low, high = after["estimate"]["seconds"]
+    assert 0 < low < high
+    assert after["estimate"]["storage_bytes_max"] > 0
+    assert len(client.batches.list().data) == 1

@@ -14,7 +14,9 @@ from orchestrator.api.openai.creating import NewBatch, check_metadata, first_mod
 from orchestrator.api.openai.files import file_or_404
 from orchestrator.api.openai.models import answering
 from orchestrator.api.openai.objects import batch_object, list_object
+from orchestrator.api.paging import DryRun
 from orchestrator.api.services import Services, Use
+from orchestrator.api.submissions import plan
 from orchestrator.service import new_id
 from orchestrator.submit import submit
 from reasoning.errors import BadInput
@@ -38,12 +40,18 @@ def create(
     caller: Operator,
     idempotency_key: IdempotencyKey = None,
     x_stainless_retry_count: RetryCount = None,
+    dry_run: DryRun = False,
 ) -> dict[str, Any]:
-    """Create a batch over an uploaded file. A repeated request gives the batch of the first one."""
+    """Create a batch over an uploaded file. A repeated request gives the batch of the first one.
+
+    A dry run validates at once, tells the calls and tokens that it implies, and makes nothing.
+    """
     check_metadata(new.metadata)
     file = file_or_404(use, caller, new.input_file_id)
     model = answering(use, first_model(use.objects, file, use.settings))
     request = new.request(caller.project_id, model, idempotency_key)
+    if dry_run:
+        return plan(use, request)
     is_retry = (x_stainless_retry_count or "0") != "0"
     now = use.now()
     with use.db.write() as conn:
