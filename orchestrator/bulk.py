@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 
 from orchestrator.actions import RETRYABLE
 from reasoning.errors import BadInput
@@ -38,7 +38,8 @@ class Done:
 
 def count(conn: Connection, job_id: str, terms: Terms, action: Action) -> int:
     """How many queries the action would change, counted up to `MOST + 1`."""
-    return len(conn.execute(_found(job_id, terms, action, 0).limit(MOST + 1)).all())
+    found = select(_QUERIES.c.id).where(*_where(job_id, terms, action)).limit(MOST + 1).subquery()
+    return int(conn.execute(select(func.count()).select_from(found)).scalar_one())
 
 
 def run(db: Database, job_id: str, terms: Terms, action: Action, now: float, reason: str) -> Done:
@@ -66,9 +67,13 @@ def run(db: Database, job_id: str, terms: Terms, action: Action, now: float, rea
 
 
 def _found(job_id: str, terms: Terms, action: Action, after_line: int) -> Any:
-    where = (_QUERIES.c.job_id == job_id, _QUERIES.c.status.in_(STATUSES[action]), *query_conditions(terms))
     columns = select(_QUERIES.c.id, _QUERIES.c.line, _QUERIES.c.body)
+    where = _where(job_id, terms, action)
     return columns.where(*where, _QUERIES.c.line > after_line).order_by(_QUERIES.c.line)
+
+
+def _where(job_id: str, terms: Terms, action: Action) -> tuple[ColumnElement[bool], ...]:
+    return (_QUERIES.c.job_id == job_id, _QUERIES.c.status.in_(STATUSES[action]), *query_conditions(terms))
 
 
 def _retry(conn: Connection, job: Any, ids: list[int], now: float, reason: str) -> int:

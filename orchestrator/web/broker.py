@@ -13,6 +13,8 @@ from orchestrator.service import queue_depth
 from reasoning.errors import Transient
 
 KEPT_S = 2.0
+KEPT_WRONG_S = 15.0
+"""A broker that is away is not asked again at once: finding out takes seconds, and pages wait for it."""
 TIMEOUT_S = 2.0
 
 
@@ -39,7 +41,8 @@ class Broker:
     def look(self, models: Sequence[str], now: float) -> Depths:
         """The depths; a look that failed is told as such and never as zero."""
         with self._lock:
-            if self._last is None or not 0 <= now - self._last.at < KEPT_S:
+            kept_s = KEPT_S if self._last is None or self._last.problem is None else KEPT_WRONG_S
+            if self._last is None or not 0 <= now - self._last.at < kept_s:
                 self._last = self._look(models, now)
             return self._last
 

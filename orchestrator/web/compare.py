@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from starlette.responses import Response
 
 from orchestrator.web.pages import Ask
 from storage import overview, questions
+from storage.questions import Pair
 from storage.search import Terms
 
-WINDOW = 5_000
+WINDOW = 1_000
 """Lines of the first job compared at a time; the page says which, and leads on."""
 SHOWN = 200
 CHOICES = 100
@@ -27,9 +27,8 @@ def compare(ask: Ask) -> Response:
         project = ask.viewer.project_id
         jobs = [overview.job(conn, project, name) if name else None for name in names]
         both = jobs[0] is not None and jobs[1] is not None
-        rows = questions.pairs(conn, names[0], names[1], after=start, limit=WINDOW + 1) if both else ()
+        window, last = questions.pairs(conn, *names, after=start, lines=WINDOW) if both else ([], None)
         choices = overview.jobs_page(conn, project, Terms(), limit=CHOICES)[:CHOICES]
-    window = rows[:WINDOW]
     kinds = Counter(kind_of(row) for row in window)
     ranked = sorted(window, key=lambda row: (KINDS.index(kind_of(row)), row.line))
     return ask.page(
@@ -43,11 +42,12 @@ def compare(ask: Ask) -> Response:
         right=[sum(_right(row.known, answer) for row, answer in _answers(window, side)) for side in (0, 1)],
         total=len(window),
         start=start,
-        following=window[-1].line if len(rows) > WINDOW else None,
+        following=last,
+        last=last or max((row.line for row in window), default=0),
     )
 
 
-def kind_of(row: Any) -> str:
+def kind_of(row: Pair) -> str:
     """What became of one question: by the known answer where there is one, else by whether the answers agree."""
     if row.a_answer is None or row.b_answer is None:
         return "same" if row.a_answer is row.b_answer else "one_sided"
@@ -58,7 +58,7 @@ def kind_of(row: Any) -> str:
     return "same" if _plain(row.a_answer) == _plain(row.b_answer) else "flipped"
 
 
-def _answers(rows: Any, side: int) -> list[tuple[Any, str | None]]:
+def _answers(rows: list[Pair], side: int) -> list[tuple[Pair, str | None]]:
     return [(row, row.a_answer if side == 0 else row.b_answer) for row in rows]
 
 

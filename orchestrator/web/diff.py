@@ -10,7 +10,7 @@ from typing import Literal
 MAX_WORDS = 3_000
 """Longer texts are shown unmarked: matching is quadratic in the worst case."""
 
-_WORDS = re.compile(r"\s+|\w+|[^\w\s]")
+_WORDS = re.compile(r"\s+|\w+\s*|[^\w\s]\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Diff:
 
 
 def word_diff(left: str, right: str) -> Diff:
-    """Compare word by word; white space counts as part of what it follows."""
+    """Compare word by word; white space belongs to the word before it."""
     a, b = _WORDS.findall(left), _WORDS.findall(right)
     if len(a) > MAX_WORDS or len(b) > MAX_WORDS:
         return Diff([Run("same", left)], [Run("same", right)], None)
@@ -43,9 +43,5 @@ def word_diff(left: str, right: str) -> Diff:
             if words:
                 side.append(Run(kind, "".join(words)))
         if kind == "only":
-            changed += max(_count(a[a_from:a_to]), _count(b[b_from:b_to]))
+            changed += max(a_to - a_from, b_to - b_from)
     return Diff(*runs, changed)
-
-
-def _count(words: list[str]) -> int:
-    return sum(not word.isspace() for word in words)

@@ -8,7 +8,7 @@ from orchestrator.web import causes
 from orchestrator.web.pages import Ask
 from storage import overview
 
-READ = 300
+READ = 100
 """Failed queries looked at of each job."""
 
 

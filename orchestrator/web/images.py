@@ -15,6 +15,8 @@ from storage import blobs
 
 SIDES = {"small": 96, "large": 1280}
 """Longest side in pixels of what is shown."""
+LEAST_SIDE = 320
+"""Smaller pictures are shown enlarged by a whole number, every pixel sharp."""
 HEADERS = {
     "cache-control": "private, max-age=86400, immutable",
     "x-content-type-options": "nosniff",
@@ -67,6 +69,9 @@ def _drawn(data: bytes, side: int, max_pixels: int) -> bytes:
         if opened.width * opened.height > max_pixels:
             raise NotFound("image within the size limit", f"{opened.width}x{opened.height}")
         image = ImageOps.exif_transpose(opened).convert("RGBA" if "A" in opened.getbands() else "RGB")
+    small = LEAST_SIDE // max(image.size)
+    if side > LEAST_SIDE and small > 1:
+        image = image.resize((image.width * small, image.height * small), Image.Resampling.NEAREST)
     image.thumbnail((side, side))
     out = io.BytesIO()
     image.save(out, "WEBP", quality=88, method=2)

@@ -17,7 +17,7 @@ from storage.search import Terms, job_terms, query_terms
 
 PAGE = 50
 FIRST_QUERIES = 15
-FAILURES_READ = 2_000
+FAILURES_READ = 500
 """Failed queries looked at for the causes; the page says when there are more."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from reasoning.records import (
 )
 from reasoning.stages import STAGES
 from reasoning.trace import build_trace
+from storage.questions import Pair
 
 QUERY = Query("q", "What?", ("a" * 64,))
 DRAW = "summary/r0/generate/0-2"
@@ -181,4 +181,4 @@ def test_a_sample_is_spread_over_the_lines():
     ],
 )
 def test_a_pair_of_answers_is_named(a: str | None, b: str | None, known: str | None, kind: str):
-    assert compare.kind_of(SimpleNamespace(a_answer=a, b_answer=b, known=known)) == kind
+    assert compare.kind_of(Pair(1, "q", known, 1, "done", a, 2, "done", b)) == kind
