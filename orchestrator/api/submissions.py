@@ -14,6 +14,7 @@ from orchestrator.api.access import Operator, record
 from orchestrator.api.documents import job_document
 from orchestrator.api.files import Received, store
 from orchestrator.api.jobs import job_or_404
+from orchestrator.api.openai.creating import Webhook
 from orchestrator.api.paging import DryRun
 from orchestrator.api.services import Services, Use
 from orchestrator.estimate import estimate
@@ -49,6 +50,7 @@ class NewJob(BaseModel):
     completion_window_s: float | None = None
     metadata: dict[str, Any] | None = None
     trace: bool = Field(default=False, description="Write the stages into the output file too.")
+    webhook: Webhook | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> NewJob:
@@ -70,8 +72,12 @@ class NewJob(BaseModel):
             line_format=self.line_format,
             completion_window_s=self.completion_window_s,
             attributes=self.metadata,
-            options={"trace": True} if self.trace else None,
+            options=self._options(),
         )
+
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"trace": True} if self.trace else {}
+        return {**options, "webhook": self.webhook.model_dump()} if self.webhook else options
 
     def jsonl(self) -> bytes:
         """The lines of the request as a file."""

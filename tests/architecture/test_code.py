@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("reasoning", "storage", "workers", "orchestrator", "training", "evaluation")
+PACKAGES = ("reasoning", "storage", "workers", "orchestrator", "training", "evaluation", "stagebeam")
 GENERATED = "storage/migrations/versions"
 
 MODULE_LINES = 400
