@@ -1,8 +1,8 @@
 """The exact teacher: the program that knows the scene writes the four stages in words.
 
 The text is made for a model of a few million parameters: short, local, every thing by its number. In the
-REASONING each thing is repeated, then stands whether the first description fits it (yes or no), whether the second
-does, and what follows for the running count.
+REASONING each thing is repeated; then each description is held against it word by word, up to the first word that
+does not fit; then stands what follows for the running count.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def reason(scene: Scene, question: Question, wrong: Mapping[int, Checks] | None 
     """
     said = [(wrong or {}).get(i, checks(question, thing)) for i, thing in enumerate(scene.things)]
     parts = [
-        " ".join([f"#{i + 1} {thing.name}", *(_yes(fits) for fits in said[i]), *_counts(question, said[: i + 1])])
+        " ".join([f"#{i + 1} {thing.name}", *_held(question, thing, said[i]), *_counts(question, said[: i + 1])])
         for i, thing in enumerate(scene.things)
     ]
     result = _result(scene, question, said) if wrong else value(question, scene)
@@ -90,6 +90,24 @@ def reason(scene: Scene, question: Question, wrong: Mapping[int, Checks] | None 
         parts.append(f"option {letter}")
         return Reasoned(" ".join(parts), letter)
     return Reasoned(" ".join(parts), result)
+
+
+def _held(question: Question, thing: Thing, said: Checks) -> list[str]:
+    """Each description word by word: `first tiny yes shiny no`. A check said wrong is wrong in its last word."""
+    words: list[str] = []
+    for ordinal, condition, fits in zip(("first", "second"), question.conditions, said, strict=False):
+        words.append(ordinal)
+        for place, (name, wanted) in enumerate(condition.values):
+            last = place + 1 == len(condition.values)
+            matches = bool(getattr(thing, name) == wanted)
+            if fits:
+                matches = True
+            elif last:
+                matches = False
+            words += [wanted, _yes(matches)]
+            if not matches:
+                break
+    return words
 
 
 def _yes(truth: bool) -> str:

@@ -20,8 +20,12 @@ from training.scenes.world import Scene, Split, draw, stream
 from training.small.pairs import Pair, pair
 from training.small.tokenizer import ASSISTANT, BOS, END, IMAGE, USER
 
-KINDS: tuple[str, ...] = ("policy", "look", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
-"""`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage."""
+KINDS: tuple[str, ...] = ("policy", "look", "think", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
+"""`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage.
+
+`think` is `policy` with the loss on the checks, counts and results alone: one word in ten of an answer, and the
+ones that do not learn themselves beside the many that are easy.
+"""
 
 LOOK = "Look."
 """What a `look` row asks: more seeing per second of training than a question brings."""
@@ -37,6 +41,8 @@ class Row:
     prompt: str
     reply: str
     image: NDArray[np.uint8]
+    decisive: bool = False
+    """The loss is on the words that decide alone (see `think`)."""
 
 
 def sample(split: Split, seed: int, index: int, things: tuple[int, int]) -> tuple[Scene, Question, np.random.Generator]:
@@ -50,11 +56,11 @@ def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int
     """The row of this kind at this place."""
     scene, question, rng = sample(split, seed, index, things)
     query = as_query(question)
-    if kind in ("policy", "look"):
+    if kind in ("policy", "look", "think"):
         stages = teacher.teach(scene, question)
         if kind == "look":
             return Row(chat(LOOK), teacher.tagged({Stage.CAPTION: stages[Stage.CAPTION]}) + END, render(scene))
-        return Row(chat(question_text(query)), teacher.tagged(stages) + END, render(scene))
+        return Row(chat(question_text(query)), teacher.tagged(stages) + END, render(scene), kind == "think")
     chosen = pair(kind.removeprefix("judge-"), scene, question, rng)
     return judge_row(query, chosen, bool(rng.random() < 0.5), bool(rng.random() < _SINCE_SHARE), render(scene))
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
+from reasoning.stages import Stage
 from training.scenes.world import Split, stream
 from training.small.model import TILE
 from training.small.rows import Row, build
-from training.small.tokenizer import IMAGE
+from training.small.tokenizer import DECISIVE, IMAGE
 
 MASKED = -100
 """Label of tokens that carry no loss."""
@@ -81,10 +82,12 @@ def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, image_id: in
     ids = np.full(shape, tokenizer.pad_token_id, dtype=np.int64)
     labels = np.full(shape, MASKED, dtype=np.int64)
     attention = np.zeros(shape, dtype=np.int64)
-    for place, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+    decisive = set(tokenizer.convert_tokens_to_ids(list(DECISIVE)))
+    begin = tokenizer.convert_tokens_to_ids(Stage.REASONING.open_tag)
+    for place, (row, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True)):
         end = len(prompt) + len(reply)
         ids[place, :end] = prompt + reply
-        labels[place, len(prompt) : end] = reply
+        labels[place, len(prompt) : end] = _decisive(reply, begin, decisive) if row.decisive else reply
         attention[place, :end] = 1
     seen = np.cumsum(ids == image_id, axis=1)
     one = np.ones((len(rows), 1), dtype=np.int64)
@@ -98,6 +101,12 @@ def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, image_id: in
         "cross_attention_mask": seen[..., None, None],
     }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _decisive(reply: list[int], begin: int, words: set[int]) -> list[int]:
+    """Labels on the deciding words after the token `begin` alone."""
+    start = reply.index(begin)
+    return [token if place > start and token in words else MASKED for place, token in enumerate(reply)]
 
 
 def pixels(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -24,6 +24,12 @@ IMAGE = "<|image|>"
 MOST = 9
 """Greatest number that is a word of its own."""
 
+DECISIVE: tuple[str, ...] = (
+    *("yes", "no", "keep", "drop", *LETTERS),
+    *(form.format(number) for form in ("{}", "({})", "[{}]") for number in range(MOST + 1)),
+)
+"""Words of a REASONING or CONCLUSION that decide something; the others repeat what stands before."""
+
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message.role + '|>' }}"
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
