@@ -34,7 +34,32 @@ class WorkerView:
         return self.row.in_hand or ()
 
     @property
-    def stats(self) -> Mapping[str, Any]:
+    def held(self) -> int:
+        """Calls in hand; the row lists the first of them."""
+        return int(self._stats.get("in_hand", len(self.in_hand)))
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that the process held at most."""
+        return self._stats.get("memory_bytes")
+
+    @property
+    def batch_fill(self) -> float | None:
+        """Share of the engine's places that rows took since it started; None for engines without a batch."""
+        engine = self._stats.get("engine") or {}
+        places = engine.get("row_places")
+        return engine.get("row_steps", 0) / places if places else None
+
+    @property
+    def counters(self) -> list[tuple[str, float]]:
+        """What the worker and its engine count, by name."""
+        found = [("threads", self._stats.get("threads"))]
+        found += [(f"calls {name}", value) for name, value in (self._stats.get("calls") or {}).items()]
+        found += sorted((self._stats.get("engine") or {}).items())
+        return [(str(name), value) for name, value in found if isinstance(value, int | float)]
+
+    @property
+    def _stats(self) -> Mapping[str, Any]:
         return self.row.stats or {}
 
     @property

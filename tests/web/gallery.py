@@ -98,10 +98,17 @@ def _fleet(db: Database, now: float) -> None:
     engine = {name: getattr(info, name) for name in info.__slots__}
     base = {"model": "scenes", "engine": engine, "slots": 24, "wanted": "run", "version": "0.1.0", "state": "ready"}
     hand = [{"id": 1200 + i, "query_id": 190 + i, "stage": "reasoning", "since": now - 2.5 + i / 9} for i in range(9)]
-    stats = {"memory_bytes": 61_300_000_000, "memory_total_bytes": 85_000_000_000, "batch_fill": 0.71}
+    counted = {"row_steps": 71_020.0, "row_places": 100_000.0, "generated_tokens": 1_204_233.0, "prefix_hits": 4120.0}
+    stats = {"in_hand": 9, "threads": 24, "memory_bytes": 6_130_000_000, "calls": {"done": 8211}, "engine": counted}
     rows = [
         {"id": "gpu-0@node1:4100:1", "in_hand": hand, "stats": stats, "started_at": now - 86000, "beat_at": now - 1},
-        {"id": "gpu-1@node1:4101:1", "in_hand": [], "stats": stats, "started_at": now - 86000, "beat_at": now - 2},
+        {
+            "id": "gpu-1@node1:4101:1",
+            "in_hand": [],
+            "stats": {**stats, "in_hand": 0},
+            "started_at": now - 86000,
+            "beat_at": now - 2,
+        },
         {"id": "gpu-2@node2:977:1", "in_hand": hand[:2], "stats": {}, "started_at": now - 9000, "beat_at": now - 400},
     ]
     with db.write() as conn:
