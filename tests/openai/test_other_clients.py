@@ -1,15 +1,23 @@
-"""Other versions of the client, the one for Node, and Schemathesis over our own document (items 8, 15)."""
+"""What takes long: other versions of the client, Node, Schemathesis over our own document, races (items 6, 8, 15)."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+from openai.types import Batch
+
+from tests.openai.wire import ENDPOINT, jsonl, line, make_client
+from tests.waiting import wait_until
 
 HERE = Path(__file__).parent
 EXPECTED = {
@@ -69,3 +77,39 @@ def test_schemathesis_over_our_own_document(live: str, tmp_path: Path):
     command = [str(program), "run", f"{live}/api/openapi.json", "--url", live, "--include-path-regex", "^/v1/"]
     checks = "not_a_server_error,content_type_conformance,response_headers_conformance,response_schema_conformance"
     run([*command, "--checks", checks, "--max-examples", "30", "--no-color", "--request-timeout", "30"])
+
+
+@pytest.mark.slow
+def test_cancels_that_race_the_end_of_real_batches(live: str):
+    """Batches cancelled at any moment of their short life: status, times, counts and files agree every time."""
+    rng = random.Random(0)
+    text = jsonl(*(line(number) for number in range(3)))
+    ended: dict[str, int] = {}
+    with make_client(live) as client:
+        file = client.files.create(file=text, purpose="batch")
+        for number in range(150):
+            batch = client.batches.create(
+                input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h", metadata={"n": str(number)}
+            )
+            time.sleep(rng.uniform(0, 0.8))
+            with contextlib.suppress(openai.BadRequestError):
+                client.batches.cancel(batch.id)
+
+            def last(batch_id: str = batch.id) -> Batch | None:
+                found = client.batches.retrieve(batch_id)
+                return found if found.status in ("completed", "cancelled") else None
+
+            done = wait_until(last, 30.0)
+            ended[done.status] = ended.get(done.status, 0) + 1
+            check_agreement(client, done)
+    assert set(ended) == {"completed", "cancelled"}
+
+
+def check_agreement(client: openai.OpenAI, batch: Batch) -> None:
+    counts = batch.request_counts
+    assert counts is not None
+    files = [client.files.content(name).text if name else "" for name in (batch.output_file_id, batch.error_file_id)]
+    names = [json.loads(item)["custom_id"] for text in files for item in text.splitlines()]
+    assert len(set(names)) == len(names) == counts.total
+    assert (counts.completed, counts.failed) == (files[0].count("\n"), files[1].count("\n"))
+    assert (batch.completed_at is None) == (batch.status == "cancelled") == (batch.cancelled_at is not None)
