@@ -77,7 +77,7 @@ def _paused(db: Database, objects: ObjectStore, at: float, scenes: SceneEngine, 
     filler = Filler(db, objects, at, scenes)
     job = filler.job(filler.scenes(numbers), name="charts, waiting for a decision")
     filler.run(job, queries_=len(numbers) // 3)
-    pause_job(db, job, at + 60, "the captions look wrong, ask Mira first")
+    pause_job(db, job, at + 60, "the captions look wrong, have them looked at first")
     return job
 
 
