@@ -17,6 +17,7 @@ from reasoning.policy import Policy
 from storage import files
 from storage.jobs import JobLoad
 from storage.tables import Job, JobCounters, Project
+from workers.messages import PRIORITIES
 
 LIMITS = ("queries_in_flight", "queued_tokens", "storage_bytes", "requests_per_minute")
 
@@ -116,18 +117,17 @@ def in_flight_room(conn: Connection, job_ids: list[str]) -> dict[str, tuple[str,
 
 
 def capped(loads: Sequence[JobLoad], room: Mapping[str, tuple[str, int]]) -> list[JobLoad]:
-    """The loads with no more waiting queries shown than their projects have free places for, in the given order."""
+    """The loads with no more waiting queries shown than their projects have free places for, urgent jobs first."""
     left: dict[str, int] = {}
-    shown = []
-    for load in loads:
-        if load.job_id not in room:
-            shown.append(load)
-            continue
-        project_id, free = room[load.job_id]
-        waiting = min(load.waiting, max(0, left.setdefault(project_id, free)))
-        left[project_id] -= waiting
-        shown.append(replace(load, waiting=waiting))
-    return shown
+    shown: dict[str, JobLoad] = {}
+    for load in sorted(loads, key=lambda load: PRIORITIES[load.priority]):
+        shown[load.job_id] = load
+        if load.job_id in room:
+            project_id, free = room[load.job_id]
+            waiting = min(load.waiting, max(0, left.setdefault(project_id, free)))
+            left[project_id] -= waiting
+            shown[load.job_id] = replace(load, waiting=waiting)
+    return [shown[load.job_id] for load in loads]
 
 
 def _limits_flight(limits: Mapping[str, Any] | None) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from typing import IO, Annotated, Literal
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Query
@@ -15,13 +14,11 @@ from orchestrator.api.jobs import job_or_404
 from orchestrator.api.paging import MAX_LIMIT
 from orchestrator.api.services import Use
 from orchestrator.exports.cells import to_csv
-from orchestrator.exports.parquet import write_parquet
+from orchestrator.exports.parquet import to_parquet
 from orchestrator.exports.records import Position, ended_so_far, records
 
 router = APIRouter(prefix="/api/jobs", tags=["results"])
 
-SPOOL_BYTES = 8 * 2**20
-COPY_BYTES = 2**20
 NEXT = "x-next-after"
 
 MEDIA_TYPES = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8", "parquet": "application/x-parquet"}
@@ -45,14 +42,7 @@ def export(
     if format == "csv":
         chunks = to_csv(found, joined=joined)
     elif format == "parquet":
-        spool: IO[bytes] = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed when it is sent
-        try:
-            write_parquet(found, spool, trace=trace, joined=joined)
-        except BaseException:
-            spool.close()
-            raise
-        headers["content-length"] = str(spool.tell())
-        chunks = _sent(spool)
+        chunks = to_parquet(found, trace=trace, joined=joined)
     else:
         chunks = (orjson.dumps(record) + b"\n" for record in found)
     return StreamingResponse(chunks, media_type=MEDIA_TYPES[format], headers=headers)
@@ -77,10 +67,3 @@ def ended(
     body = b"".join(orjson.dumps({"cursor": str(at), **record}) + b"\n" for at, record in found)
     headers = {NEXT: str(found[-1][0]) if found else (after or "")}
     return Response(body, media_type=MEDIA_TYPES["jsonl"], headers=headers)
-
-
-def _sent(spool: IO[bytes]) -> Iterator[bytes]:
-    with spool:
-        spool.seek(0)
-        while chunk := spool.read(COPY_BYTES):
-            yield chunk

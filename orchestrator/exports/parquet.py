@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import IO, Any
+from typing import Any
 
 import orjson
 
@@ -14,20 +15,50 @@ TRACED_GROUP = 100
 """The same when each row brings its trace."""
 
 
-def write_parquet(records: Iterable[Mapping[str, Any]], sink: IO[bytes], *, trace: bool, joined: bool) -> int:
-    """Write the records and return how many there were."""
+def to_parquet(records: Iterable[Mapping[str, Any]], *, trace: bool, joined: bool) -> Iterator[bytes]:
+    """The file in pieces: a row group is sent when it is full, and forgotten."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = _schema(trace=trace, joined=joined)
     names = set(schema.names)
-    count = 0
+    sink = _Sink()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for group in _groups(records, TRACED_GROUP if trace else ROW_GROUP):
             rows = [{name: value for name, value in _row(record).items() if name in names} for record in group]
             writer.write_table(pa.Table.from_pylist(rows, schema))
-            count += len(rows)
-    return count
+            yield sink.take()
+    yield sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """Where the writer writes: keeps what was not taken yet, and knows how far the file is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        part = bytes(data)
+        self._parts.append(part)
+        self._size += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self._size
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        return data
+
+    def close(self) -> None:
+        return  # the end of the file is taken after the writer has closed it
 
 
 def _groups(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import socket
@@ -215,3 +216,18 @@ def test_many_uploads_at_once(any_wire: Wire):
     for thread in threads:
         thread.join()
     assert len(set(ids)) == 8
+
+
+def test_slow_uploads_do_not_keep_others_waiting(wire: Wire):
+    """More senders that stall than the server has worker threads, and it still answers."""
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nhost: 127.0.0.1:{wire.settings.port}\r\ncontent-length: 1000\r\n"
+        "content-type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+    )
+    with contextlib.ExitStack() as stack:
+        for _ in range(45):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", wire.settings.port)))
+            connection.sendall(head.encode())
+        client = wire.client()
+        assert client.batches.list().data == []
+        assert client.files.create(file=TEXT, purpose="batch").bytes == len(TEXT)

@@ -47,7 +47,8 @@ def check_types(response: httpx.Response) -> None:
 
 
 def make_client(url: str, key: str = "anything", **options: Any) -> OpenAI:
-    http = httpx.Client(event_hooks={"response": [check_types]}, timeout=30)
+    # Plain HTTP: loading certificates for each client would cost more than the tests.
+    http = httpx.Client(event_hooks={"response": [check_types]}, timeout=30, verify=False)
     return OpenAI(base_url=f"{url}/v1", api_key=key, http_client=http, **{"max_retries": 0, **options})
 
 

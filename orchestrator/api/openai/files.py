@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from orchestrator import limits
@@ -49,7 +49,8 @@ _FORM = {
 @router.post("", openapi_extra=_FORM)
 async def upload(request: Request, use: Use, caller: Operator) -> dict[str, Any]:
     """Store a file: a multipart form with `purpose`, `file` and perhaps `expires_after`, in any order."""
-    return file_object(await run_in_threadpool(uploads.receive, use, caller, request))
+    received = await to_thread.run_sync(uploads.receive, use, caller, request, limiter=uploads.turns(request))
+    return file_object(received)
 
 
 @router.get("")

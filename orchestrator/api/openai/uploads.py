@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from anyio import from_thread
+from anyio import CapacityLimiter, from_thread
 from starlette.requests import Request
 
 from orchestrator import limits
@@ -31,6 +31,7 @@ MIN_EXPIRY_S, MAX_EXPIRY_S = 3600, 30 * 86400
 REPEATED_WITHIN_S = 600.0
 """The same content again within this time is taken for a repeated upload."""
 MAX_FILENAME = 255
+UPLOADS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,15 @@ class _Stored:
     filename: str
     size: int
     sha256: str
+
+
+def turns(request: Request) -> CapacityLimiter:
+    """Places for uploads in hand. They have threads of their own: slow senders must not keep other requests waiting."""
+    state = request.app.state
+    if not hasattr(state, "uploads"):
+        state.uploads = CapacityLimiter(UPLOADS_AT_ONCE)
+    found: CapacityLimiter = state.uploads
+    return found
 
 
 def body_of(request: Request) -> Iterator[bytes]:
