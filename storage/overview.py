@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, func, literal, or_, select, union_all
 
 from storage.search import Terms, job_conditions, needs_attention
-from storage.tables import AuditEntry, Call, Job, JobCounters, Query, QueueControl, Worker
+from storage.tables import AuditEntry, Call, File, Job, JobCounters, Query, QueueControl, Worker
 from storage.transitions import JOB_ENDED, JOB_MOVES
 
 _JOBS = Job.__table__
@@ -212,3 +212,18 @@ def engine_seconds(conn: Connection, project_id: str, model: str, policy_digest:
     same = [row.each for row in rows if row.policy_digest == policy_digest]
     each = same or [row.each for row in rows]
     return EngineSeconds(min(each), max(each), len(each), bool(same)) if each else None
+
+
+def same_work(conn: Connection, project_id: str, sha256: str, model: str, policy_digest: str) -> Row[Any] | None:
+    """The newest job over a file of the same content, with the same model and policy, that did not fail."""
+    files = File.__table__
+    columns: tuple[Any, ...] = (_JOBS.c.id, _JOBS.c.name, _JOBS.c.created_at)
+    statement = (
+        select(*columns)
+        .join(files, files.c.id == _JOBS.c.input_file_id)
+        .where(files.c.project_id == project_id, files.c.sha256 == sha256)
+        .where(_JOBS.c.model == model, _JOBS.c.policy_digest == policy_digest, _JOBS.c.status != "failed")
+        .order_by(_JOBS.c.created_at.desc())
+        .limit(1)
+    )
+    return conn.execute(statement).one_or_none()

@@ -56,6 +56,8 @@ class Plan:
     """Whether submitting it now would run anything."""
     history: Any | None
     """Seconds of engine time per query of earlier jobs: `low`, `high`, `jobs`; None without any."""
+    twin: Any | None
+    """An earlier job that did the same."""
 
 
 @dataclass(slots=True)
@@ -95,8 +97,10 @@ def plan(ask: Ask) -> Response:
     bad = report.refused > 0 or report.error_count > 0
     acceptable = report.accepted > 0 and (not bad or request.on_bad_line == "skip")
     with ask.use.db.read() as conn:
-        history = overview.engine_seconds(conn, ask.viewer.project_id, request.model, policy.digest)
-    return _show(ask, filled, plan=Plan(report, policy, acceptable, history))
+        project, model = ask.viewer.project_id, request.model
+        history = overview.engine_seconds(conn, project, model, policy.digest)
+        twin = overview.same_work(conn, project, filled.file.sha256, model, policy.digest)
+    return _show(ask, filled, plan=Plan(report, policy, acceptable, history, twin))
 
 
 def run(ask: Ask) -> Response:

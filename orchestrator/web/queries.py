@@ -81,6 +81,7 @@ def query_page(ask: Ask) -> Response:
         policy=policy,
         thought=thought,
         calls=calls,
+        ids={call.key: call.id for call in calls},
         timeline=timeline.draw(calls, neighbours, ask.use.now()),
         place=place,
         workers=workers,

@@ -12,6 +12,12 @@ from orchestrator.web.verdicts import VerdictView
 
 FIRST_SIGHT = 420
 """Characters of a candidate that a card shows before it is opened."""
+OPENED = 4_000
+"""Characters that an opened card shows; the page of the call has the rest."""
+MANY_CARDS = 64
+"""With more candidates on a page, cards show the beginning of their text alone."""
+MANY_MATCHES = 24
+"""With more matches in a stage, only the telling ones are listed; each has its own page."""
 WORTH = {"kept": 0, "open": 1, "pruned": 2, "duplicate": 3, "failed": 4}
 """Order of the cards of a stage: the kept one on top, so that the kept path is a straight line."""
 
@@ -73,6 +79,16 @@ class StageView:
         return sum(not match.sure for match in self.verdicts if match.winner is not None)
 
     @property
+    def telling(self) -> list[VerdictView]:
+        """The matches to list: all, or when there are many those of the winner, then the doubtful ones."""
+        if len(self.verdicts) <= MANY_MATCHES:
+            return self.verdicts
+        own = [match for match in self.verdicts if self.winner in match.pair]
+        doubtful = [match for match in self.verdicts if self.winner not in match.pair and not match.sure]
+        chosen = (own + doubtful)[:MANY_MATCHES]
+        return sorted(chosen, key=lambda match: match.number)
+
+    @property
     def why(self) -> str:
         """One sentence on how the choice was made."""
         if self.winner is None:
@@ -98,6 +114,11 @@ class Thought:
     @property
     def candidates(self) -> int:
         return sum(stage.drawn for stage in self.stages)
+
+    @property
+    def crowded(self) -> bool:
+        """Too many candidates to send all their texts with the page."""
+        return self.candidates > MANY_CARDS
 
     @property
     def matches(self) -> int:

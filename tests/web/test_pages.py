@@ -6,6 +6,7 @@ import gzip
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -202,6 +203,29 @@ def test_a_path_prefix_is_kept_everywhere(filled: Gallery):
             assert links
             assert all(link.startswith("/beam") for link in links)
     assert site.get("/beam/static/stagebeam.css").status_code == 200
+
+
+def test_many_long_candidates_still_make_a_page(filled: Gallery):
+    from workers.engine.scripted import Script, ScriptedEngine
+
+    class Talkative(ScriptedEngine):
+        def _spoil(self, request: Any, text: str, seed: int) -> Any:
+            return super()._spoil(request, text.replace(". ", f". {seed} " + "and so on " * 150, 1), seed)
+
+    filler = filled.site.filler()
+    filler.engine = Talkative(Script(read_images=False))
+    job = filler.job(filler.scenes(range(1)), policy={"candidates": 40, "max_tokens": 100_000})
+    filler.run(job)
+    with filled.site.db.read() as conn:
+        from storage import questions
+        from storage.search import Terms
+
+        (row,) = questions.page(conn, job, Terms(), limit=5)
+    answer = filled.site.get(f"/queries/{row.id}")
+    assert row.status == "done"
+    assert len(answer.content) < 3 * HTML_BYTES
+    assert "from the first</a>" in answer.text
+    check_html(answer.text)
 
 
 def test_folded_calls_still_show_the_tree(filled: Gallery):

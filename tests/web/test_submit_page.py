@@ -66,6 +66,8 @@ def test_a_good_file_is_planned_then_submitted(site: Site):
     assert (row.total, row.name, row.policy["candidates"], row.policy["judge"]) == (3, "from the page", 2, "words")
     assert "was submitted" in site.get(answer.headers["location"]).text
     assert "job.submit" in site.get("/audit").text
+    again = send(site, "/new-job", FIELDS, GOOD).text
+    assert "The same file was submitted with the same settings" in again
     cloned = site.get(f"/new-job?like={job}").text
     assert 'value="from the page"' in cloned
     assert "in put.jsonl" in cloned
