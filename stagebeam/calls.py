@@ -30,10 +30,12 @@ class Call(Generic[Out]):
 
 
 def job(job_id: str) -> Call[Job]:
+    """One job."""
     return Call("GET", job_path(job_id), Job.of)
 
 
 def jobs(limit: int, status: Sequence[str], name: str | None) -> Call[list[Job]]:
+    """Jobs of the project, newest first."""
     params: dict[str, Any] = {"limit": limit, "status": list(status)}
     if name:
         params["name"] = name
@@ -46,28 +48,34 @@ def action(job_id: str, verb: str, reason: str) -> Call[Job]:
 
 
 def clone(job_id: str, changes: Mapping[str, Any]) -> Call[Job]:
+    """The same input again, with changes."""
     return Call("POST", f"{job_path(job_id)}/clone", Job.of, json=dict(changes))
 
 
 def submit(file_id: str, options: Mapping[str, Any]) -> Call[Job]:
+    """A job over an uploaded file."""
     return Call("POST", "/api/jobs", Job.of, json={"file_id": file_id, **options})
 
 
 def plan(file_id: str, options: Mapping[str, Any]) -> Call[dict[str, Any]]:
+    """What such a job would come to."""
     return Call("POST", "/api/jobs", dict, {"dry_run": "true"}, {"file_id": file_id, **options})
 
 
 def trace(query: Mapping[str, Any]) -> Call[dict[str, Any]]:
+    """The trace of a query document."""
     return Call("GET", f"/api/queries/{query['id']}/trace", lambda found: dict(found["trace"]))
 
 
 def find(job_id: str, custom_id: str) -> Call[list[dict[str, Any]]]:
+    """The query of this name, if there is one."""
     return Call("GET", f"{job_path(job_id)}/queries", lambda page: list(page["data"]), {"custom_id": custom_id})
 
 
 def ask(
     question: str, images: Sequence[Image], model: str, search: Mapping[str, Any], timeout_s: float
 ) -> Call[Answer]:
+    """One question now."""
     content = [{"type": "image_url", "image_url": {"url": image_url(image)}} for image in images]
     messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
     body = {"model": model or "default", "messages": messages, "search": dict(search)}
@@ -89,6 +97,7 @@ def image_url(image: Image) -> str:
 
 
 def job_path(job_id: str) -> str:
+    """Where a job is found."""
     return f"/api/jobs/{quote(job_id, safe='')}"
 
 

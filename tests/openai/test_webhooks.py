@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -14,7 +16,8 @@ from orchestrator.outbox import BACK_OFF_S, Courier
 from orchestrator.webhooks import Sender, allowed_addresses, signed_headers
 from reasoning.errors import BadInput
 from storage import outbox
-from tests.openai.wire import ENDPOINT, Wire, jsonl, line
+from storage.objects import open_objects
+from tests.openai.wire import ENDPOINT, Wire, jsonl, line, served, settings_of
 
 SECRET = "whsec_" + "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
@@ -145,3 +148,21 @@ def test_private_networks_are_not_reached(address: str):
 def test_odd_addresses_are_refused(url: str):
     with Sender(lambda _: True) as sender, pytest.raises(BadInput):
         sender.post(url, b"", {})
+
+
+def test_jobs_of_the_json_api_and_the_address_of_the_settings(sqlite_database: Any, tmp_path: Path, receiver: Receiver):
+    settings = settings_of(tmp_path / "data", webhook_url=receiver.url, webhook_secret=SECRET)
+    objects = open_objects(settings)
+    with served(settings, sqlite_database, objects) as url:
+        wire = Wire(url, settings, sqlite_database, objects)
+        own = {"url": receiver.url.replace("hook", "own"), "secret": SECRET}
+        for given in ({}, {"webhook": own}):
+            body = {"lines": [line(1)], **given}
+            wire.run(httpx.post(f"{url}/api/jobs", json=body).json()["id"])
+        courier = Courier(wire.db, settings, lambda: wire.stack.now + 100)
+        assert courier.deliver_due() == 2
+        courier.close()
+    with openai.OpenAI(api_key="x") as client:
+        kinds = [client.webhooks.unwrap(body, headers, secret=SECRET).type for headers, body in receiver.got]
+    assert kinds == ["job.completed", "job.completed"]
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 2
