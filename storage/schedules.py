@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from storage.portable import any_of
 from storage.tables import Schedule
@@ -49,10 +50,31 @@ def lock(conn: Connection, schedule_ids: Sequence[str]) -> Sequence[Row[Any]]:
     return conn.execute(statement.order_by(_SCHEDULES.c.id).with_for_update()).all()
 
 
-def move_cursor(conn: Connection, schedule_id: str, cursor_at: float, next_at: float | None, runs: int) -> None:
-    """Note up to where slots are decided; `runs` of them are to run."""
-    values = {"cursor_at": cursor_at, "next_at": next_at, "runs": _SCHEDULES.c.runs + runs}
-    conn.execute(update(_SCHEDULES).where(_SCHEDULES.c.id == schedule_id).values(values))
+_MOVE_CURSOR = (
+    update(_SCHEDULES)
+    .where(_SCHEDULES.c.id == bindparam("row_id"))
+    .values(cursor_at=bindparam("to"), next_at=bindparam("then"), runs=_SCHEDULES.c.runs + bindparam("more_runs"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CursorMove:
+    """Up to where slots of a schedule are decided, which comes next, and how many of them are to run."""
+
+    schedule_id: str
+    cursor_at: float
+    next_at: float | None
+    runs: int
+
+
+def move_cursors(conn: Connection, moves: Sequence[CursorMove]) -> None:
+    """Note up to where slots are decided."""
+    values = [
+        {"row_id": move.schedule_id, "to": move.cursor_at, "then": move.next_at, "more_runs": move.runs}
+        for move in moves
+    ]
+    if values:
+        conn.execute(_MOVE_CURSOR, values)
 
 
 def change(conn: Connection, schedule_id: str, values: Mapping[str, Any], now: float) -> None:

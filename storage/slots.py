@@ -16,12 +16,15 @@ _SCHEDULES = Schedule.__table__
 _JOBS = Job.__table__
 
 
-def add(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> list[Row[Any]]:
-    """Insert slots and return id, due_at and status of those that were new. All rows must name the same columns."""
-    if not rows:
-        return []
-    columns = (_SLOTS.c.id, _SLOTS.c.due_at, _SLOTS.c.status)
-    return list(conn.execute(insert_ignore(_SLOTS, conn).values([dict(row) for row in rows]).returning(*columns)))
+def add(conn: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert slots; those that are there already stay as they are. All rows must name the same columns."""
+    if rows:
+        conn.execute(insert_ignore(_SLOTS, conn), [dict(row) for row in rows])
+
+
+def add_one(conn: Connection, row: Mapping[str, Any]) -> int | None:
+    """Insert one slot and return its id; None when it is there already."""
+    return conn.execute(insert_ignore(_SLOTS, conn).values(**row).returning(_SLOTS.c.id)).scalar_one_or_none()
 
 
 def get(conn: Connection, slot_id: int) -> Row[Any] | None:

@@ -40,18 +40,18 @@ def run_now(conn: Connection, row: Any, now: float, actor: str) -> int:
     """Make a slot for this moment, which moves no other; its id. It waits for what runs, whatever the overlap policy.
 
     Raises:
-        BadInput: one that was asked for by hand waits already (`run_waits`).
+        BadInput: one that was asked for by hand waits already (`conflict`).
     """
     locked = schedules.lock(conn, [row.id])[0]
     if any(slot.origin == "manual" and slot.status == "pending" for slot in slots.open_of(conn, row.id)):
         raise BadInput(
-            f'a run of "{row.name}" that was asked for by hand waits already; let it begin first', code="run_waits"
+            f'a run of "{row.name}" that was asked for by hand waits already; let it begin first', code="conflict"
         )
     plan = plan_of(locked)
     waits = "allow" if plan.options.overlap == "allow" else "queue_all"
     values = slot_values(locked, plan, now, "manual", now) | {"asked_by": actor, "overlap": waits}
-    added = slots.add(conn, [values])
-    if not added:
-        raise BadInput("another run was asked for at this very moment; ask again", code="run_waits")
-    note_act(conn, row, "schedule.run", now, actor=actor, details={"slot_id": added[0].id})
-    return int(added[0].id)
+    slot_id = slots.add_one(conn, values)
+    if slot_id is None:
+        raise BadInput("another run was asked for at this very moment; ask again", code="conflict")
+    note_act(conn, row, "schedule.run", now, actor=actor, details={"slot_id": slot_id})
+    return slot_id

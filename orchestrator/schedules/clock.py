@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -24,7 +25,7 @@ from storage.database import Database
 
 log = structlog.get_logger()
 
-AT_ONCE = 50
+AT_ONCE = 200
 """Schedules decided in one transaction."""
 
 
@@ -37,42 +38,46 @@ def tick(db: Database, now: float) -> int:
         if not due:
             return count
         with db.write() as conn:
-            for row in schedules.lock(conn, due):
-                if row.next_at is not None and row.next_at <= now:
-                    decide(conn, row, now)
+            rows = schedules.lock(conn, due)
+            decide(conn, [row for row in rows if row.next_at is not None and row.next_at <= now], now)
         count += len(due)
 
 
-def decide(conn: Connection, row: Any, now: float) -> bool:
-    """Write the slots of a locked schedule up to `now`; whether more are left for another call."""
-    try:
-        plan = plan_of(row)
-    except BadInput as error:
-        _stop(conn, row, error, now)
-        return False
-    decision = slots_due(plan, row.cursor_at, now)
-    runs = _write(conn, row, plan, decision.slots, now)
-    left = None if plan.runs_left is None else plan.runs_left - runs
-    after = Plan(rule=plan.rule, options=plan.options, paused_at=plan.paused_at, runs_left=left)
-    schedules.move_cursor(conn, row.id, decision.cursor_at, next_due(after, decision.cursor_at), runs)
-    _tell(conn, row, decision, now)
-    return decision.more
+def decide(conn: Connection, rows: Sequence[Any], now: float) -> None:
+    """Write slots of locked schedules up to `now`. With very many of them some are left for another call."""
+    counts = slots.open_counts(conn, [row.id for row in rows])
+    written: list[dict[str, Any]] = []
+    moves: list[schedules.CursorMove] = []
+    for row in rows:
+        try:
+            plan = plan_of(row)
+        except BadInput as error:
+            _stop(conn, row, error, now)
+            continue
+        decision = slots_due(plan, row.cursor_at, now)
+        found, runs = _placed(conn, row, plan, decision.slots, counts.get(row.id, (0, 0)), now)
+        left = None if plan.runs_left is None else plan.runs_left - runs
+        then = next_due(replace(plan, runs_left=left), decision.cursor_at)
+        written += found
+        moves.append(schedules.CursorMove(row.id, decision.cursor_at, then, runs))
+        _tell(conn, row, plan, decision, now)
+    slots.add(conn, written)
+    schedules.move_cursors(conn, moves)
 
 
 def decide_all(conn: Connection, row: Any, now: float) -> Any:
-    """Decide everything up to `now`, so that a change of the schedule can begin there; the row after that."""
-    while row.next_at is not None and row.next_at <= now and decide(conn, row, now):
-        row = _locked(conn, row.id)
-    return _locked(conn, row.id)
+    """Decide everything of a locked schedule up to `now`, so that a change can begin there; the row after that."""
+    while row.next_at is not None and row.next_at <= now:
+        decide(conn, [row], now)
+        row = schedules.lock(conn, [row.id])[0]
+    return row
 
 
-def _locked(conn: Connection, schedule_id: str) -> Any:
-    return schedules.lock(conn, [schedule_id])[0]
-
-
-def _write(conn: Connection, row: Any, plan: Plan, due: Sequence[Due], now: float) -> int:
-    """Insert the slots; how many are to run."""
-    running, waiting = slots.open_counts(conn, [row.id]).get(row.id, (0, 0))
+def _placed(
+    conn: Connection, row: Any, plan: Plan, due: Sequence[Due], counts: tuple[int, int], now: float
+) -> tuple[list[dict[str, Any]], int]:
+    """The slots as rows, and how many of them are to run."""
+    running, waiting = counts
     rows: list[dict[str, Any]] = []
     runs = 0
     for slot in due:
@@ -92,8 +97,7 @@ def _write(conn: Connection, row: Any, plan: Plan, due: Sequence[Due], now: floa
             runs += 1
             waiting += 1
         rows.append(values)
-    slots.add(conn, rows)
-    return runs
+    return rows, runs
 
 
 _REPLACED = {"status": "cancelled", "reason": "replaced", "note": "a newer slot was due before this one began"}
@@ -137,9 +141,9 @@ def _stop(conn: Connection, row: Any, error: BadInput, now: float) -> None:
     schedules.change(conn, row.id, values, now)
 
 
-def _tell(conn: Connection, row: Any, decision: Decision, now: float) -> None:
+def _tell(conn: Connection, row: Any, plan: Plan, decision: Decision, now: float) -> None:
     missed = [slot for slot in decision.slots if slot.action == "missed"]
-    if missed:
+    if missed and plan.options.alerts.url:
         about = {"count": len(missed), "first": missed[0].due_at, "last": missed[-1].due_at, "note": missed[-1].note}
         alert(conn, row, "missed", now, about)
     counts = Counter[str](slot.action for slot in decision.slots)

@@ -1,0 +1,114 @@
+"""CPU time of the scheduler's tick over ten thousand schedules, as a share of one core.
+
+    python -m benchmarks.schedules [COUNT]
+
+Simulated seconds pass one at a time, each with one tick; only the time that the process computes is counted. Slots
+that are to run are decided and written; making their jobs is work of its own and not part of a tick.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from sqlalchemy import insert
+
+from orchestrator.cli.terminal.logs import set_up_logs
+from orchestrator.schedules.clock import tick
+from orchestrator.schedules.due import Plan, next_due
+from orchestrator.schedules.options import Options
+from orchestrator.schedules.rule import Rule
+from storage import schema
+from storage.database import Database, open_database
+from storage.settings import Settings
+from storage.tables import Dataset, Schedule
+
+START = 1_795_435_200.0
+"""2026-11-23 12:00 UTC."""
+SECONDS = 300
+"""Simulated for each kind of load."""
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata")
+COUNT = 10_000
+
+
+def nightly(rng: random.Random) -> str:
+    return f"{rng.randrange(60)} {rng.randrange(24)} * * *"
+
+
+def hourly(rng: random.Random) -> str:
+    return f"{rng.randrange(60)} * * * *"
+
+
+def five_minutely(_rng: random.Random) -> str:
+    return "*/5 * * * *"
+
+
+def minutely(_rng: random.Random) -> str:
+    return "* * * * *"
+
+
+def filled(folder: Path, count: int, expression: object) -> Database:
+    """A database with `count` schedules of one kind, all decided up to the start."""
+    url = f"sqlite:///{folder / 'bench.db'}"
+    schema.upgrade(url)
+    database = open_database(url)
+    rng = random.Random(7)
+    options = Options()
+    rows = []
+    for number in range(count):
+        rule = Rule.from_mapping({"kind": "cron", "cron": expression(rng), "zone": rng.choice(ZONES)})  # type: ignore[operator]
+        rows.append(
+            {
+                "id": f"schedule_{number:06d}",
+                "project_id": "default",
+                "name": f"s{number}",
+                "dataset_id": "d",
+                "rule": rule.to_mapping(),
+                "options": options.to_mapping(),
+                "owner": "bench",
+                "cursor_at": START,
+                "next_at": next_due(Plan(rule=rule, options=options), START),
+                "created_at": START,
+                "updated_at": START,
+            }
+        )
+    source = {"source": {}, "mapping": {}, "policy": {}, "model": "m", "identity": []}
+    dataset = {"id": "d", "project_id": "default", "name": "d", "created_at": START, "updated_at": START}
+    with database.write() as conn:
+        conn.execute(insert(Dataset.__table__), {**dataset, **source})
+        conn.execute(insert(Schedule.__table__), rows)
+    return database
+
+
+def measure(name: str, expression: object, count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        database = filled(Path(folder), count, expression)
+        longest, decided = 0.0, 0
+        began = time.process_time()
+        for second in range(1, SECONDS + 1):
+            before = time.process_time()
+            decided += tick(database, START + second)
+            longest = max(longest, time.process_time() - before)
+        share = (time.process_time() - began) / SECONDS
+        print(
+            f"{name:<34} {decided / SECONDS:8.1f} slots/s   {100 * share:6.2f} % of one core   "
+            f"longest tick {1000 * longest:7.1f} ms"
+        )
+        database.close()
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
+    set_up_logs(Settings(log_level="error"), "bench")
+    print(f"{count} schedules, {SECONDS} simulated seconds each, SQLite")
+    measure("nightly, spread over the day", nightly, count)
+    measure("hourly, spread over the hour", hourly, count)
+    measure("every 5 minutes, all at once", five_minutely, count)
+    measure("every minute, all at once", minutely, count)
+
+
+if __name__ == "__main__":
+    main()
