@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import structlog
 from sqlalchemy import Connection
 
+from orchestrator import limits
 from orchestrator.intake.keeper import BlobKeeper
 from orchestrator.schedules.content import revisions, salt
 from orchestrator.schedules.ending import end_slot
@@ -140,6 +141,7 @@ class Starter:
         now = self.clock()
         file_id, key, lines = stored
         if key is not None:
+            limits.check_storage(conn, schedule.project_id, limits.lock_project(conn, schedule.project_id), lines.size)
             due = f"{shown(slot.due_at, 'UTC')}Z".replace(" ", "T")
             files.create(
                 conn,
