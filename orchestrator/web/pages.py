@@ -133,11 +133,18 @@ def answer(web: Web, page: Page) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
         form = FormData()
         try:
-            if request.method not in SAFE_METHODS:
+            unsafe = request.method not in SAFE_METHODS
+            if unsafe:
                 _refuse_foreign(web, request)
+            # Before the body is read: an upload of a stranger must not reach the disk.
+            viewer = await run_in_threadpool(_admit, web, page, request)
+            if viewer is None:
+                back = None if unsafe else request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+                return RedirectResponse(address(web.use.settings.path_prefix, "login", back=back), 303, HEADERS)
+            if unsafe:
                 form = await request.form(max_fields=MAX_FIELDS, max_files=1, max_part_size=MAX_TEXT)
-            return await run_in_threadpool(_answer, web, page, request, form)
-        except Exception as error:
+            return await run_in_threadpool(page.handler, Ask(web, request, viewer, form))
+        except Exception as error:  # whatever it is, a person gets a page
             return await run_in_threadpool(error_page, web, request, error)
         finally:
             await form.close()
@@ -153,15 +160,15 @@ def _refuse_foreign(web: Web, request: Request) -> None:
         raise Refused(403, "this server is read-only (STAGEBEAM_READ_ONLY): it shows, it changes nothing", "read_only")
 
 
-def _answer(web: Web, page: Page, request: Request, form: FormData) -> Response:
+def _admit(web: Web, page: Page, request: Request) -> Viewer | None:
+    """Who asks; None when they must log in first. Raises Refused when their role is too low."""
     viewer = viewer_of(web.use, request)
     request.state.viewer = viewer or NOBODY
-    if viewer is None and page.role is not None:
-        back = request.scope["path"] if request.method in SAFE_METHODS else None
-        return RedirectResponse(address(web.use.settings.path_prefix, "login", back=back), 303, HEADERS)
-    if viewer is not None and page.role is not None and not viewer.may(page.role):
+    if page.role is None:
+        return viewer or NOBODY
+    if viewer is not None and not viewer.may(page.role):
         raise Refused(403, f"your key has the role {viewer.caller.role}; this needs {page.role}", "insufficient_role")
-    return page.handler(Ask(web, request, request.state.viewer, form))
+    return viewer
 
 
 def html_response(request: Request, html: str, status: int = 200) -> Response:
