@@ -20,10 +20,10 @@ MIB = 2**20
 
 
 @contextmanager
-def full_disk() -> Iterator[None]:
-    """Files may not grow past a mebibyte in this process, as on a disk without room."""
+def full_disk(room: int = MIB) -> Iterator[None]:
+    """Files may not grow past `room` bytes in this process, as on a disk without more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         yield
     finally:
@@ -51,7 +51,7 @@ def postgres_wire(postgres_url: str, tmp_path: Path) -> Iterator[Wire]:
 def test_a_job_waits_until_there_is_room_for_its_files(postgres_wire: Wire):
     wire = postgres_wire
     client, stack = wire.client(), wire.stack
-    rows = [line(n, messages=[{"role": "user", "content": "why? " * 300}]) for n in range(100)]
+    rows = [line(n, messages=[{"role": "user", "content": "why? " * 300}]) for n in range(6)]
     file = client.files.create(file=jsonl(*rows), purpose="batch")
     batch = client.batches.create(
         input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h", extra_body={"search": {"trace": True}}
@@ -61,10 +61,10 @@ def test_a_job_waits_until_there_is_room_for_its_files(postgres_wire: Wire):
         while stack.job(batch.id).status == "running":
             stack.step(pipeline)
     assert stack.job(batch.id).status == "finalizing"
-    with full_disk(), pytest.raises(StoreFull):
+    with full_disk(32 * 1024), pytest.raises(StoreFull):
         finalize(wire.db, wire.objects, batch.id, stack.clock, stack.new_id)
     assert client.batches.retrieve(batch.id).status == "finalizing"
     stack.run(batch.id)
     done = client.batches.retrieve(batch.id)
     assert done.status == "completed"
-    assert client.files.retrieve(done.output_file_id or "").bytes > MIB
+    assert client.files.retrieve(done.output_file_id or "").bytes > 32 * 1024
