@@ -93,18 +93,22 @@ def reason(scene: Scene, question: Question, wrong: Mapping[int, Checks] | None 
 
 
 def _held(question: Question, thing: Thing, said: Checks) -> list[str]:
-    """Each description word by word: `first tiny yes shiny no`. A check said wrong is wrong in its last word."""
+    """Each description word by word, what is wanted and what is there: `first tiny tiny yes shiny matte no`.
+
+    A check said wrong is wrong in its last word.
+    """
     words: list[str] = []
     for ordinal, condition, fits in zip(("first", "second"), question.conditions, said, strict=False):
         words.append(ordinal)
         for place, (name, wanted) in enumerate(condition.values):
             last = place + 1 == len(condition.values)
-            matches = bool(getattr(thing, name) == wanted)
+            there = str(getattr(thing, name))
+            matches = there == wanted
             if fits:
                 matches = True
             elif last:
                 matches = False
-            words += [wanted, _yes(matches)]
+            words += [wanted, there, _yes(matches)]
             if not matches:
                 break
     return words

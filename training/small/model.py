@@ -7,6 +7,7 @@ not in layer 0 (the cache takes its length from that layer), and gates that star
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -25,6 +26,8 @@ TILE = 96
 """Pixels of the one image tile, width and height."""
 CONTEXT = 512
 """Tokens of prompt and answer together."""
+SETTINGS = {"prompts": "compact", "policy": {"temperature": 0.9, "top_p": 0.95, "max_tokens": 200}}
+"""What a model folder says of itself in `stagebeam.json`: wording of prompts, and defaults of a job's policy."""
 _GATE = 0.6
 """Start value of the gates; tanh(0.6) lets about half through."""
 _POSITION_SPREAD = 0.4
@@ -92,3 +95,4 @@ def save(model: MllamaForConditionalGeneration, tokenizer: PreTrainedTokenizerFa
     half = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=half)
     build_processor(tokenizer).save_pretrained(folder)
+    (folder / "stagebeam.json").write_text(json.dumps(SETTINGS, indent=2) + "\n", encoding="utf-8")

@@ -53,6 +53,12 @@ class Recipe:
     )
 
 
+def rebuild(out: Path, *, resume: bool = True) -> Path:
+    """Train the demo model from nothing into `out` and return its folder; a killed run goes on."""
+    train(Recipe(), out, resume=resume)
+    return out / "model"
+
+
 def rate_factor(recipe: Recipe, step: int) -> float:
     """Learning rates at a step as a share of the highest."""
     if step < recipe.warmup:
@@ -87,7 +93,7 @@ def train(recipe: Recipe, out: Path, *, start: Path | None = None, resume: bool 
         "use_cpu": True,
         "max_grad_norm": 1.0,
         "save_steps": recipe.save_every,
-        "save_total_limit": 2,
+        "save_total_limit": 4,
         "logging_steps": 20,
         "report_to": [],
         "remove_unused_columns": False,

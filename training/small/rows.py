@@ -16,16 +16,20 @@ from reasoning.stages import STAGES, Stage
 from training.scenes import teacher
 from training.scenes.questions import Question, ask
 from training.scenes.render import render
-from training.scenes.world import Scene, Split, draw, stream
+from training.scenes.world import ATTRIBUTES, Scene, Split, draw, stream
 from training.small.pairs import Pair, pair
 from training.small.tokenizer import ASSISTANT, BOS, END, IMAGE, USER
 
-KINDS: tuple[str, ...] = ("policy", "look", "think", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
+KINDS: tuple[str, ...] = ("policy", "look", "think", "drill", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
 """`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage.
 
 `think` is `policy` with the loss on the checks, counts and results alone: one word in ten of an answer, and the
-ones that do not learn themselves beside the many that are easy.
+ones that do not learn themselves beside the many that are easy. `drill` is nothing but pairs of words, each
+followed by whether they are the same: without it a small model stays for hundreds of steps at never comparing.
 """
+
+_PAIRS = 16
+"""Pairs of words in a drill row."""
 
 LOOK = "Look."
 """What a `look` row asks: more seeing per second of training than a question brings."""
@@ -55,6 +59,8 @@ def sample(split: Split, seed: int, index: int, things: tuple[int, int]) -> tupl
 def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int]) -> Row:
     """The row of this kind at this place."""
     scene, question, rng = sample(split, seed, index, things)
+    if kind == "drill":
+        return Row(chat(LOOK), _drill(rng), render(scene), decisive=True)
     query = as_query(question)
     if kind in ("policy", "look", "think"):
         stages = teacher.teach(scene, question)
@@ -63,6 +69,18 @@ def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int
         return Row(chat(question_text(query)), teacher.tagged(stages) + END, render(scene), kind == "think")
     chosen = pair(kind.removeprefix("judge-"), scene, question, rng)
     return judge_row(query, chosen, bool(rng.random() < 0.5), bool(rng.random() < _SINCE_SHARE), render(scene))
+
+
+def _drill(rng: np.random.Generator) -> str:
+    words: list[str] = []
+    for _ in range(_PAIRS):
+        options = list(ATTRIBUTES.values())[int(rng.integers(len(ATTRIBUTES)))]
+        wanted = there = options[int(rng.integers(len(options)))]
+        if rng.random() < 0.5:
+            there = options[int(rng.integers(len(options)))]
+        words += [("first", "second")[int(rng.integers(2))]] if rng.random() < 0.3 else []
+        words += [wanted, there, "yes" if wanted == there else "no"]
+    return Stage.REASONING.open_tag + " ".join(words)
 
 
 def judge_row(query: Query, chosen: Pair, better_first: bool, explain: bool, image: NDArray[np.uint8]) -> Row:
