@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from orchestrator.results import result_lines
+from orchestrator.schedules.content import folder_revision, salt
 from orchestrator.traces import trace_of
+from reasoning.policy import Policy
+from storage import fleet
 from tests.schedules.bench import Bench, rows
 
 
@@ -139,6 +143,38 @@ def test_flips_and_accuracy_are_reported_against_the_run_before(bench: Bench):
     assert third.report["accuracy"]["correct"] == 3 - third.report["flips"]["count"]
     assert third.report["accuracy_drop"]
     assert "schedule.accuracy_drop" in _events(bench)
+
+
+def worker(bench: Bench, revision: str) -> None:
+    with bench.db.write() as conn:
+        told = {"kind": "scripted", "revision": revision}
+        fleet.enroll(conn, fleet.NewWorker(f"w-{revision}", "scripted", told, 4, "1"), bench.now)
+
+
+def test_another_revision_of_the_model_is_computed_anew(bench: Bench):
+    bench.schedule()
+    worker(bench, "one")
+    assert bench.run().report["revisions"] == {"scripted": "one"}
+    assert bench.run().report["computed"] == 0
+    worker(bench, "two")
+    third = bench.run()
+    assert (third.report["computed"], third.report["settings_changed"]) == (3, ["revision"])
+
+
+def test_a_model_folder_is_known_by_what_is_in_it(tmp_path: Path):
+    assert folder_revision(str(tmp_path)) is None
+    (tmp_path / "weights").write_bytes(b"1")
+    first = folder_revision(str(tmp_path))
+    (tmp_path / "weights").write_bytes(b"22")
+    assert first is not None
+    assert folder_revision(str(tmp_path)) not in (None, first)
+    assert folder_revision("scripted") is None
+
+
+def test_projects_share_no_results():
+    policy = Policy()
+    assert salt("a", "m", policy, {"m": "1"}) != salt("b", "m", policy, {"m": "1"})
+    assert salt("a", "m", policy, {"m": "1"}) == salt("a", "m", policy, {"m": "1"})
 
 
 def _events(bench: Bench) -> list[str]:
