@@ -317,6 +317,8 @@ def test_hostile_text_stays_text(browser: Browser, served: Served):
     assert browser.all("script:not([src])") == []
     assert browser.run("return document.querySelectorAll('img[src=x], svg[onload], [onerror]').length") == 0
     assert browser.run("return performance.getEntriesByType('resource').every(e => e.name.startsWith(location.origin))")
+    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.run(wide) <= 0
     browser.picture("hostile")
 
 
