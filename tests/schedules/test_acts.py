@@ -17,6 +17,11 @@ from tests.schedules.bench import NOON, Bench, new_id
 ME = Author("default", "key_me")
 
 
+@pytest.fixture
+def bench(sqlite_bench: Bench) -> Bench:
+    return sqlite_bench
+
+
 def change(bench: Bench, schedule_id: str, rule: dict[str, Any], **options: Any) -> list[Any]:
     row = bench.row(schedule_id)
     data = {"name": row.name.replace("_", "-"), "dataset": bench.dataset_id, "rule": rule, "options": options}

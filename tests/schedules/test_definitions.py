@@ -25,6 +25,11 @@ FILE = Author("default", "file:night.yaml", "night.yaml")
 PERSON = Author("default", "key_me")
 
 
+@pytest.fixture
+def bench(sqlite_bench: Bench) -> Bench:
+    return sqlite_bench
+
+
 def apply(bench: Bench, text: str, author: Author = FILE) -> list[tuple[str, str, list[str]]]:
     with bench.db.write() as conn:
         done = apply_definitions(conn, parse_definitions(text.encode()), author, bench.now, new_id)
