@@ -57,7 +57,7 @@ class Bench:
         for name, found in runs.items():
             cell[name] = {key: statistics.median(run[key] for run in found) for key in found[0]}
             cell[name]["spread"] = _spread([run["queries_per_hour"] for run in found])
-        for name in cell:
+        for name in runs:
             if name.startswith("engine"):
                 cell[name]["over_sequential"] = _ratio(cell, name, "sequential")
                 cell[name]["over_batched"] = _ratio(cell, name, "batched")

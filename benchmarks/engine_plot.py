@@ -37,10 +37,11 @@ def plot(found: dict[str, Any], path: Path) -> None:
         bars = [name for name in COLOURS if name in cell]
         wide = (step - 12) / len(bars)
         for number, name in enumerate(bars):
-            tall = height(cell[name]["queries_per_hour"])
+            rate = cell[name]["queries_per_hour"]
+            tall = height(rate)
             parts.append(
                 f'<rect x="{x + number * wide:.1f}" y="{FLOOR - tall:.1f}" width="{wide - 1:.1f}" height="{tall:.1f}" '
-                f'fill="{COLOURS[name]}"><title>{escape(LABELS[name])}: {cell[name]["queries_per_hour"]:,.0f}</title></rect>'
+                f'fill="{COLOURS[name]}"><title>{escape(LABELS[name])}: {rate:,.0f}</title></rect>'
             )
         middle = x + (step - 12) / 2
         for line, text in enumerate((f"N {cell['candidates']}", f"{cell['in_flight']} in flight", _judged(cell))):
