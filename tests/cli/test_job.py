@@ -46,7 +46,13 @@ class Shell:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*arguments), cwd=self.folder, env=self._environment, stderr=subprocess.PIPE, text=True
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self._environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell that runs the tests in the background has its children ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread here
         )
 
     def command(self, *arguments: str) -> list[str]:

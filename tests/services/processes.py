@@ -82,11 +82,14 @@ def _answers(ready: Callable[[], bool]) -> bool:
 def children() -> dict[int, str]:
     """Our living child processes and their command lines; empty where /proc has no such list."""
     found: dict[int, str] = {}
+    words: list[str] = []
     for path in Path("/proc/self/task").glob("*/children"):
-        for word in path.read_text().split():
-            with contextlib.suppress(OSError):
-                state = Path(f"/proc/{word}/stat").read_text().rpartition(")")[2].split()[0]
-                line = Path(f"/proc/{word}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if state != "Z" and "resource_tracker" not in line:
-                    found[int(word)] = line
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            words += path.read_text().split()
+    for word in words:
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{word}/stat").read_text().rpartition(")")[2].split()[0]
+            line = Path(f"/proc/{word}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if state != "Z" and "resource_tracker" not in line:
+                found[int(word)] = line
     return found

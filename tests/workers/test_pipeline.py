@@ -133,8 +133,7 @@ def test_calls_of_several_messages_are_in_the_engine_at_once(rows: Rows, pipelin
     engine = ScriptedEngine(NO_IMAGES, seconds=held_up(threading.Event()))
     pipeline = pipelines.make(engine)
     threads = [in_background(pipeline, ids[start : start + 4]) for start in (0, 4, 8)]
-    wait_until(lambda: len(pipeline.hand) == 12)
-    assert all(held.asked is not None for held in pipeline.hand.all())
+    wait_until(lambda: sum(held.asked is not None for held in pipeline.hand.all()) == 12)
     engine.close()
     for thread in threads:
         thread.join(10)
