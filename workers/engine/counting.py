@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+from reasoning.records import Usage
+
 
 @dataclass(slots=True)
 class Tally:
@@ -41,6 +43,14 @@ class Tally:
     """Forward passes of running rows alone."""
     sample_seconds: float = 0.0
     vision_seconds: float = 0.0
+
+    def finished(self, usage: Usage, *, judged: bool) -> None:
+        """Count a request that was answered."""
+        self.requests += 1
+        self.prompt_tokens += usage.prompt_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.generated_tokens += usage.generated_tokens
+        self.judged_tokens += usage.prompt_tokens if judged else 0
 
     def values(self) -> dict[str, float]:
         """All counters by name."""

@@ -10,6 +10,18 @@ from workers.engine.jobs import Job, Row
 from workers.engine.protocol import Chosen, Generate, Generated
 
 
+def append(row: Row, token: int, ends: frozenset[int], encoder: Encoder) -> Finish | None:
+    """Give the row its next token; how it ended, if it did. `ends` are the tokens that end a turn."""
+    request = row.job.request
+    stop = request.stop if isinstance(request, Generate) else ""
+    if token in ends:
+        return Finish.EARLY_END if stop else Finish.STOP
+    row.tokens.append(token)
+    if token in row.job.enders and encoder.closes(row.tokens, stop):
+        return Finish.STOP
+    return Finish.LENGTH if len(row.tokens) >= row.limit else None
+
+
 def candidate(row: Row, finish: Finish, encoder: Encoder) -> Candidate:
     """The row's text, cut after the end tag; its ids are kept whole, as the model goes on from them."""
     text = encoder.text(row.tokens)

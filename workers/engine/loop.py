@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -21,14 +22,13 @@ from reasoning.records import Finish
 from workers.engine.adapters.base import Adapter
 from workers.engine.admission import Admission, Entry, Limits
 from workers.engine.counting import Tally
+from workers.engine.device import Device
 from workers.engine.encode import Encoder
-from workers.engine.finishing import candidate, chosen, generated
+from workers.engine.finishing import append, candidate, chosen, generated
 from workers.engine.jobs import Job, Row
-from workers.engine.packing import pack
 from workers.engine.pools import PoolFull
 from workers.engine.preparing import FeatureCache, Preparer
 from workers.engine.protocol import Choose, Chosen, Generate, Generated
-from workers.engine.sampling import Draw
 
 log = structlog.get_logger()
 
@@ -44,23 +44,23 @@ class Loop:
     def __init__(self, adapter: Adapter, encoder: Encoder, ends: frozenset[int], limits: Limits) -> None:
         """`ends` are the token ids that end a turn."""
         self.tally = Tally()
-        self.busy_since: float | None = None
-        """When the device call in hand began; None between calls. Read by the watchdog."""
-        self._adapter = adapter
         self._encoder = encoder
         self._ends = ends
         features = FeatureCache(limits.feature_bytes)
         self._preparer = Preparer(adapter, encoder, features, limits.threads)
         self._admission = Admission(adapter, features, self._preparer, limits, self.tally)
+        self._device = Device(adapter, self._admission, self.tally)
         self._arrived: deque[Job] = deque()
         self._wake = threading.Event()
         self._closing = False
         self._preparing: set[Job] = set()
         self._waiting: list[Job] = []
         self._open: list[Job] = []
-        self._draw: tuple[list[Row], Draw] | None = None
-        self._work = 0.0
-        self._row_logits: torch.Tensor | None = None
+
+    @property
+    def busy_since(self) -> float | None:
+        """When the device call in hand began; None between calls. Read by the watchdog."""
+        return self._device.busy_since
 
     def submit(self, request: Generate | Choose) -> Future[Any]:
         """Put a request in hand; from any thread."""
@@ -104,7 +104,7 @@ class Loop:
             self._admit()
             if not self._open:
                 return bool(self._waiting)
-            self._forward()
+            self._device.forward()
             self._start_rows()
             self._draw_tokens()
         except (torch.OutOfMemoryError, MemoryError, PoolFull) as error:
@@ -112,7 +112,7 @@ class Loop:
         except Exception as error:
             self._crashed(error)
         finally:
-            self.busy_since = None
+            self._device.busy_since = None
         return True
 
     def _deliver(self, job: Job) -> None:
@@ -138,7 +138,7 @@ class Loop:
 
     def _look(self) -> None:
         """Run the vision tower over images that waiting jobs need."""
-        started = self.busy_since = time.monotonic()
+        started = self._device.busy_since = time.monotonic()
         failed = self._admission.look(self._waiting)
         self.tally.vision_seconds += time.monotonic() - started
         for job in list(self._waiting) if failed else ():
@@ -168,42 +168,6 @@ class Loop:
                 self._preparing.add(job)
                 self._preparer.submit(job, self._deliver)
 
-    def _forward(self) -> None:
-        """One forward pass: a token of every running row, and the prompts just admitted."""
-        fills = self._admission.fills
-        rows = self._admission.twigs.in_use
-        self._row_logits = None
-        if not rows and not fills:
-            return
-        self._admission.twigs.reserve(max((row.length + 1 for row in rows), default=1))
-        started = self.busy_since = time.monotonic()
-        admission = self._admission
-        packed = pack(self._adapter, admission.twigs, admission.trunks, admission.pictures, fills)
-        hidden = self._adapter.forward(packed)
-        needed = [*range(len(rows)), *(fill.segment.end - 1 for fill in packed.fills)]
-        logits = self._adapter.logits(hidden if len(needed) == len(hidden) else hidden[needed])
-        self._row_logits = logits[: len(rows)]
-        for pending, scores in zip(fills, logits[len(rows) :], strict=True):
-            pending.trunk.logits = scores.float()
-        for row in rows:
-            row.length += 1
-        self._count_step(started, len(rows), len(packed.ids))
-
-    def _count_step(self, started: float, rows: int, tokens: int) -> None:
-        seconds = time.monotonic() - started
-        self._work += seconds / tokens
-        for pending in self._admission.fills:
-            pending.job.seconds += seconds / tokens * pending.tokens
-        if tokens > rows:
-            self.tally.prefill_seconds += seconds
-        else:
-            self.tally.decode_seconds += seconds
-        self.tally.steps += 1
-        self._admission.recover()
-        self.tally.row_steps += rows
-        self.tally.row_places += self._admission.row_limit if rows else 0
-        self._admission.fills = []
-
     def _start_rows(self) -> None:
         """Answer the choices whose prompt is computed, and start candidates as far as there is room."""
         for job in list(self._open):
@@ -212,46 +176,20 @@ class Loop:
             if isinstance(job.request, Choose):
                 self._finish(job, chosen(job, job.trunk.logits))
             elif job.waiting:
-                self._admission.start_rows(job, self._work)
+                self._admission.start_rows(job, self._device.work)
 
     def _draw_tokens(self) -> None:
         """Draw the next token of every running row and finish those that ended."""
         rows = self._admission.twigs.in_use
-        if not rows:
-            return
-        started = time.monotonic()
-        fresh = [row.trunk.logits for row in rows if not row.tokens]
-        parts = [] if self._row_logits is None else [self._row_logits.float()]
-        first = [torch.stack([scores for scores in fresh if scores is not None])] if fresh else []
-        logits = torch.cat([*parts, *first])
-        if self._draw is None or self._draw[0] != rows:
-            samplings = [row.job.sampling for row in rows]
-            draw = Draw(
-                [s for s in samplings if s], [row.seed for row in rows], self._adapter.vocabulary, logits.device
-            )
-            self._draw = (rows, draw)
-        positions = torch.tensor([len(row.tokens) for row in rows], device=logits.device)
-        tokens = self._draw[1](logits, positions).tolist()
-        self.tally.sample_seconds += time.monotonic() - started
-        for row, token in zip(rows, tokens, strict=True):
-            finish = self._append(row, token)
+        for row, token in zip(rows, self._device.draw(rows) if rows else (), strict=True):
+            finish = append(row, token, self._ends, self._encoder)
             if finish:
                 self._end_row(row, finish)
-
-    def _append(self, row: Row, token: int) -> Finish | None:
-        request = row.job.request
-        stop = request.stop if isinstance(request, Generate) else ""
-        if token in self._ends:
-            return Finish.EARLY_END if stop else Finish.STOP
-        row.tokens.append(token)
-        if token in row.job.enders and self._encoder.closes(row.tokens, stop):
-            return Finish.STOP
-        return Finish.LENGTH if len(row.tokens) >= row.limit else None
 
     def _end_row(self, row: Row, finish: Finish) -> None:
         job = row.job
         self._admission.end_row(row, keep=True)
-        job.seconds += self._work - row.work
+        job.seconds += self._device.work - row.work
         job.done[row.index] = candidate(row, finish, self._encoder)
         if not job.waiting and not job.rows:
             self._finish(job, generated(job))
@@ -259,11 +197,7 @@ class Loop:
     def _finish(self, job: Job, result: Generated | Chosen) -> None:
         self._admission.release(job)
         self._open.remove(job)
-        self.tally.requests += 1
-        self.tally.prompt_tokens += result.usage.prompt_tokens
-        self.tally.cached_tokens += result.usage.cached_tokens
-        self.tally.generated_tokens += result.usage.generated_tokens
-        self.tally.judged_tokens += result.usage.prompt_tokens if isinstance(result, Chosen) else 0
+        self.tally.finished(result.usage, judged=isinstance(result, Chosen))
         job.future.set_result(result)
 
     def _fail(self, job: Job, error: StagebeamError) -> None:
@@ -278,7 +212,6 @@ class Loop:
     def _make_room(self, error: Exception) -> None:
         """Too little memory for this step: put back what it would have computed and the youngest rows."""
         self.tally.out_of_memory += 1
-        self._draw = None
         admission = self._admission
         alone = admission.twigs.active + len(admission.fills) <= 1
         # What was about to be computed is lost with the step.
@@ -289,22 +222,21 @@ class Loop:
                 admission.put_back(job)
                 self._open.remove(job)
                 self._waiting.insert(0, job)
-        admission.fills = []
+        self._device.forget()
         if alone:
             self._fail_all((back or self._open)[:1], ModelError(f"{_TOO_LARGE} ({error})", code="out_of_memory"))
 
     def _crashed(self, error: Exception) -> None:
         self.tally.crashes += 1
-        self._draw = None
+        self._device.forget()
         reason = f"{type(error).__name__}: {error}"
         log.error(
             "The model crashed; its calls fail and the loop goes on",
             action="engine.crash",
             calls=len(self._open),
-            exc_info=error,
+            where=traceback.format_exception(error, limit=-4),
         )
         self._fail_all(self._open, ModelError(f"the model crashed: {reason}", code="crash", retryable=True))
-        self._admission.fills = []
 
     def _fail_all(self, jobs: Iterable[Job], error: StagebeamError) -> None:
         for job in list(jobs):

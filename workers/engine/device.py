@@ -1,0 +1,84 @@
+"""What runs on the device in one step: the packed forward pass, then the draw of every row's next token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from workers.engine.adapters.base import Adapter
+from workers.engine.admission import Admission
+from workers.engine.counting import Tally
+from workers.engine.jobs import Row
+from workers.engine.packing import pack
+from workers.engine.sampling import Draw
+
+
+class Device:
+    """Forward passes and draws over the memory of `admission`."""
+
+    def __init__(self, adapter: Adapter, admission: Admission, tally: Tally) -> None:
+        self.work = 0.0
+        """Work clock: seconds per token, summed over steps. A row's share is what passes while it runs."""
+        self.busy_since: float | None = None
+        """When the device call in hand began; None between calls. Read by the watchdog."""
+        self._adapter, self._admission, self._tally = adapter, admission, tally
+        self._logits: torch.Tensor | None = None
+        self._draw: tuple[Sequence[Row], Draw] | None = None
+
+    def forward(self) -> None:
+        """A token of every running row, and the prompts just admitted, in one pass."""
+        admission, adapter = self._admission, self._adapter
+        fills, rows = admission.fills, admission.twigs.in_use
+        self._logits = None
+        if not rows and not fills:
+            return
+        admission.twigs.reserve(max((row.length + 1 for row in rows), default=1))
+        started = self.busy_since = time.monotonic()
+        packed = pack(adapter, admission.twigs, admission.trunks, admission.pictures, fills)
+        hidden = adapter.forward(packed)
+        needed = [*range(len(rows)), *(fill.segment.end - 1 for fill in packed.fills)]
+        logits = adapter.logits(hidden if len(needed) == len(hidden) else hidden[needed]).float()
+        self._logits = logits[: len(rows)]
+        for pending, scores in zip(fills, logits[len(rows) :], strict=True):
+            # Its own memory: a view would keep the whole step's logits alive.
+            pending.trunk.logits = scores.clone()
+        for row in rows:
+            row.length += 1
+        self._count(time.monotonic() - started, len(rows), len(packed.ids))
+        admission.fills = []
+        admission.recover()
+
+    def draw(self, rows: Sequence[Row]) -> list[int]:
+        """The next token of every row: from this step's pass, or from its trunk for one that just started."""
+        started = time.monotonic()
+        first = [row.trunk.logits for row in rows if not row.tokens]
+        fresh = [scores for scores in first if scores is not None]
+        parts = [*([] if self._logits is None else [self._logits]), *([torch.stack(fresh)] if fresh else [])]
+        logits = torch.cat(parts) if len(parts) > 1 else parts[0]
+        if self._draw is None or self._draw[0] != rows:
+            samplings = [sampling for row in rows if (sampling := row.job.sampling)]
+            seeds = [row.seed for row in rows]
+            self._draw = (rows, Draw(samplings, seeds, self._adapter.vocabulary, logits.device))
+        positions = torch.tensor([len(row.tokens) for row in rows], device=logits.device)
+        tokens: list[int] = self._draw[1](logits, positions).tolist()
+        self._tally.sample_seconds += time.monotonic() - started
+        return tokens
+
+    def forget(self) -> None:
+        """A step was lost: nothing of it counts."""
+        self._draw = self._logits = None
+        self._admission.fills = []
+
+    def _count(self, seconds: float, rows: int, tokens: int) -> None:
+        self.work += seconds / tokens
+        for pending in self._admission.fills:
+            pending.job.seconds += seconds / tokens * pending.tokens
+        if tokens > rows:
+            self._tally.prefill_seconds += seconds
+        else:
+            self._tally.decode_seconds += seconds
+        self._tally.steps += 1
+        self._tally.row_steps += rows
+        self._tally.row_places += self._admission.row_limit if rows else 0
