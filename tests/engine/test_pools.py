@@ -51,7 +51,9 @@ def test_contents_follow_their_slots(steps: list[tuple[str, int, int]]):
         for lost in gone:
             value.pop(lost)
         gone.clear()
-        assert sorted(slot.place for slot in value) == list(range(len(value)))
+        assert {slot.place: slot for slot in value} == pool.holders
+        assert [slot.place for slot in pool.in_use] == list(range(pool.active))
+        assert sum(1 for _ in pool.parked) == len(value) - pool.active
         for slot, content in value.items():
             assert pool.holders[slot.place] is slot
             assert (pool.keys[:, slot.place, :, : slot.length] == content).all()

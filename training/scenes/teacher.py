@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reasoning.stages import STAGES, Stage
-from training.scenes.questions import LETTERS, RELATIONS, Question, value
+from training.scenes.questions import LETTERS, RELATIONS, Question
 from training.scenes.world import PLACES, Scene, Thing
 
 Stages = dict[Stage, str]
@@ -83,7 +83,7 @@ def reason(scene: Scene, question: Question, wrong: Mapping[int, Checks] | None 
         " ".join([f"#{i + 1} {thing.name}", *_held(question, thing, said[i]), *_counts(question, said[: i + 1])])
         for i, thing in enumerate(scene.things)
     ]
-    result = _result(scene, question, said) if wrong else value(question, scene)
+    result = _result(scene, question, said)
     parts.append(f"so {_compared(scene, question, said)}{result}")
     if question.choices:
         letter = LETTERS[question.choices.index(result)] if result in question.choices else "none"

@@ -96,8 +96,15 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
     if rng.random() < 0.3:
         scene, _ = spoil(scene, rng)
     kept = {Stage.CAPTION: teacher.caption(scene)}
-    right = teacher.reason(scene, question).text
-    if rng.random() < 0.2:
+    reasoned = teacher.reason(scene, question)
+    right, lot = reasoned.text, rng.random()
+    if lot < 0.1:
+        ending = right.removesuffix(reasoned.value) + _other_answer(question, rng)
+        return Pair(Stage.REASONING, right, ending, kept)
+    if lot < 0.25 and len(scene.things) > 1:
+        cut = replace(scene, things=scene.things[: int(rng.integers(1, len(scene.things)))])
+        return Pair(Stage.REASONING, right, teacher.reason(cut, question, {}).text, kept)
+    if lot < 0.4:
         seen, truth = spoil(scene, rng)
         return Pair(Stage.REASONING, right, teacher.reason(seen, question).text, kept, truth)
     at = int(rng.integers(len(scene.things)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Callable
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +18,14 @@ from workers.engine.adapters.choose import adapter_for
 from workers.engine.admission import Limits
 from workers.engine.encode import Encoder
 from workers.engine.loop import Loop
-from workers.engine.model_folder import load, pick_device
+from workers.engine.model_folder import Checkpoint, load, pick_device
 from workers.engine.plain import PlainLoop
 from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated
 from workers.engine.watchdog import Watchdog, end_process
 
 MIB = 1024 * 1024
+SMALL_MODEL = 200_000_000
+"""Parameters below which a step is too short for its operations to share cores: whole batches share them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,9 @@ class DeviceOptions:
     vision_batch: int = 8
     threads: int = 2
     """Threads that prepare prompts and images."""
+    loops: int = 0
+    """Batches that run side by side, each on its share of the cores; 0: one per core (up to 4) for a small model on
+    a CPU, else one."""
     watchdog_s: float = 300.0
     """A device call that lasts longer ends the process; 0 switches this off."""
 
@@ -56,12 +63,7 @@ class TransformersEngine:
         """Load `name` and start the loop thread. Raises BadInput when the model cannot be loaded."""
         device = pick_device(options.device)
         checkpoint = load(name, device=device, dtype=options.dtype, quantize=options.quantize)
-        adapter = adapter_for(checkpoint.model, checkpoint.processor)
-        self._loop: Loop | PlainLoop
-        if adapter is None:
-            self._loop = PlainLoop(checkpoint)
-        else:
-            self._loop = Loop(adapter, Encoder(checkpoint.processor), checkpoint.ends, _limits(options, device))
+        self._loops = _loops(checkpoint, options, device)
         self.info = EngineInfo(
             kind="transformers",
             model=name,
@@ -76,13 +78,19 @@ class TransformersEngine:
         )
         self._slots = threading.Semaphore(options.slots)
         self._closed = False
-        self._thread = threading.Thread(target=self._loop.run, name="engine-loop", daemon=True)
-        self._thread.start()
+        cores = max(1, torch.get_num_threads() // len(self._loops))
+        self._threads = [
+            threading.Thread(target=_run, args=(loop, cores), name="engine-loop", daemon=True) for loop in self._loops
+        ]
+        for thread in self._threads:
+            thread.start()
         # A device call cut short by the end of the interpreter aborts the process.
         atexit.register(self.close)
-        self._watchdog = (
-            Watchdog(lambda: self._loop.busy_since, options.watchdog_s, die) if options.watchdog_s else None
-        )
+        self._watchdog = Watchdog(self.busy_since, options.watchdog_s, die) if options.watchdog_s else None
+
+    def busy_since(self) -> float | None:
+        """When the oldest device call in hand began (`time.monotonic`); None between calls."""
+        return min((since for loop in self._loops if (since := loop.busy_since) is not None), default=None)
 
     def generate(self, request: Generate) -> Future[Generated]:
         """Queue the request; blocks while all slots are taken."""
@@ -97,7 +105,10 @@ class TransformersEngine:
         return self._submit(request)
 
     def counters(self) -> Counters:
-        return Counters(values=self._loop.counts())
+        totals: Counter[str] = Counter()
+        for loop in self._loops:
+            totals.update(loop.counts())
+        return Counters(values=dict(totals))
 
     def close(self) -> None:
         """Fail what is in hand with `Transient` and release the device."""
@@ -105,8 +116,10 @@ class TransformersEngine:
             return
         self._closed = True
         atexit.unregister(self.close)
-        self._loop.close()
-        self._thread.join()
+        for loop in self._loops:
+            loop.close()
+        for thread in self._threads:
+            thread.join()
         if self._watchdog:
             self._watchdog.close()
 
@@ -114,7 +127,9 @@ class TransformersEngine:
         if self._closed:
             return _failed(Transient("the engine is closed; the call runs again on another worker"))
         self._slots.acquire()
-        future = self._loop.submit(request)
+        # All requests about an image go to one loop: its keys and values lie there.
+        key = "".join(request.prompt.images) or request.group or request.call_id
+        future = self._loops[zlib.crc32(key.encode()) % len(self._loops)].submit(request)
         future.add_done_callback(lambda _: self._slots.release())
         return future
 
@@ -125,11 +140,26 @@ def _failed(error: Exception) -> Future[Any]:
     return future
 
 
-def _limits(options: DeviceOptions, device: str) -> Limits:
-    """Half of the memory for candidates, a third for pictures and features, the rest for prompts."""
-    memory = options.memory_mb * MIB or _free_memory(device)
+def _loops(checkpoint: Checkpoint, options: DeviceOptions, device: str) -> Sequence[Loop | PlainLoop]:
+    adapter = adapter_for(checkpoint.model, checkpoint.processor)
+    if adapter is None:
+        return [PlainLoop(checkpoint)]
+    small = device == "cpu" and sum(p.numel() for p in checkpoint.model.parameters()) < SMALL_MODEL
+    count = options.loops or (min(4, torch.get_num_threads()) if small else 1)
+    encoder, limits = Encoder(checkpoint.processor), _limits(options, device, count)
+    return [Loop(adapter, encoder, checkpoint.ends, limits) for _ in range(count)]
+
+
+def _run(loop: Loop | PlainLoop, cores: int) -> None:
+    torch.set_num_threads(cores)
+    loop.run()
+
+
+def _limits(options: DeviceOptions, device: str, loops: int = 1) -> Limits:
+    """What one of `loops` may hold: most for candidates, then prompts, then pictures and features."""
+    memory = (options.memory_mb * MIB or _free_memory(device)) // loops
     return Limits(
-        rows=options.rows,
+        rows=-(-options.rows // loops),
         trunks=2 * options.slots,
         pictures=options.slots,
         twig_bytes=memory * 4 // 10,

@@ -1,13 +1,14 @@
 """Key and value memory in slots of equal length, those in use at the front.
 
 A decode step reads the slots of all running rows as one tensor view, without gathering. For this the slots in
-use stay together at the front: whoever leaves changes places with the last one in use, which costs one copy of
-a single sequence. Behind the front lie parked slots, kept for reuse and given up oldest first.
+use stay together at the front: when one leaves, the last one in use takes its place, which costs one copy of a
+single sequence. Parked slots, kept for reuse and given up oldest first, fill the pool from its far end.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -63,30 +64,32 @@ class Pool(Generic[S]):
         self._budget = budget
         self._given_up = given_up
         self._clock = 0
-        self.holders: list[S] = []
-        """By place: first those in use, then those parked."""
+        self.holders: dict[int, S] = {}
+        """By place: those in use from 0 on, those parked from the far end."""
         self.active = 0
         """How many are in use."""
         self.length = 0
         self.slots = 0
         self.evictions = 0
+        self._free: list[int] = []
+        """Places that nobody holds, in ascending order; the last one is taken first."""
         self.keys = self.values = torch.empty(0)
         self._allocate(length)
 
     @property
     def in_use(self) -> list[S]:
         """The slots in use, by place."""
-        return self.holders[: self.active]
+        return [self.holders[place] for place in range(self.active)]
 
     @property
     def parked(self) -> Iterator[S]:
         """The slots kept for reuse."""
-        return iter(self.holders[self.active :])
+        return (slot for place, slot in self.holders.items() if place >= self.active)
 
     @property
     def held_bytes(self) -> int:
         """Bytes of keys and values that slots hold now."""
-        return self.shape.position_bytes * sum(holder.length for holder in self.holders)
+        return self.shape.position_bytes * sum(slot.length for slot in list(self.holders.values()))
 
     def claim(self, slot: S, length: int) -> None:
         """Give `slot` a parked place with room for `length` positions.
@@ -95,11 +98,10 @@ class Pool(Generic[S]):
             PoolFull: nothing can be given up for it.
         """
         self.reserve(length)
-        if len(self.holders) >= self.slots:
+        if not self._free:
             self._give_up_oldest()
-        slot.place = len(self.holders)
         slot.length = 0
-        self.holders.append(slot)
+        self._settle(slot, self._free.pop())
         self.touch(slot)
 
     def reserve(self, length: int) -> None:
@@ -117,24 +119,38 @@ class Pool(Generic[S]):
 
     def activate(self, slot: S) -> None:
         """Move a parked slot to the front."""
-        self._swap(slot.place, self.active)
+        other = self.holders.get(self.active)
+        if other is None:
+            self._move(slot, self.active)
+        elif other is not slot:
+            self._swap(slot, other)
         self.active += 1
 
     def park(self, slot: S) -> None:
         """Move a slot in use behind the front and keep it for reuse."""
+        last = self.holders[self.active - 1]
         self.active -= 1
-        self._swap(slot.place, self.active)
+        if not self._free:
+            if last is not slot:
+                self._swap(slot, last)
+        else:
+            hole = slot.place
+            self._move(slot, self._free[-1])
+            if last is not slot:
+                self._move(last, hole)
         self.touch(slot)
 
     def drop(self, slot: S) -> None:
         """Give the place of `slot` back."""
         if slot.place < 0:
             return
-        if slot.place < self.active:
-            self.park(slot)
-        last = self.holders[-1]
-        self._swap(slot.place, last.place, keep_second=False)
-        self.holders.pop()
+        hole, last = slot.place, self.holders.get(self.active - 1)
+        del self.holders[hole]
+        insort(self._free, hole)
+        if hole < self.active:
+            self.active -= 1
+            if last is not None and last is not slot:
+                self._move(last, hole)
         slot.place, slot.length = -1, 0
 
     def copy(self, source: S, target: S, length: int) -> None:
@@ -143,18 +159,28 @@ class Pool(Generic[S]):
             tensor[:, target.place, :, :length] = tensor[:, source.place, :, :length]
         target.length = length
 
-    def _swap(self, first: int, second: int, *, keep_second: bool = True) -> None:
-        """Exchange two places; the content of a `first` that is going away need not be kept."""
-        if first == second:
-            return
-        a, b = self.holders[first], self.holders[second]
+    def _settle(self, slot: S, place: int) -> None:
+        self.holders[place] = slot
+        slot.place = place
+
+    def _move(self, slot: S, place: int) -> None:
+        """Take a slot and its content to a free place."""
         for tensor in (self.keys, self.values):
-            saved = tensor[:, first, :, : a.length].clone() if keep_second else None
-            tensor[:, first, :, : b.length] = tensor[:, second, :, : b.length]
-            if saved is not None:
-                tensor[:, second, :, : a.length] = saved
-        self.holders[first], self.holders[second] = b, a
-        a.place, b.place = second, first
+            tensor[:, place, :, : slot.length] = tensor[:, slot.place, :, : slot.length]
+        self._free.remove(place)
+        insort(self._free, slot.place)
+        del self.holders[slot.place]
+        self._settle(slot, place)
+
+    def _swap(self, one: S, two: S) -> None:
+        """Exchange two slots with their contents."""
+        for tensor in (self.keys, self.values):
+            saved = tensor[:, one.place, :, : one.length].clone()
+            tensor[:, one.place, :, : two.length] = tensor[:, two.place, :, : two.length]
+            tensor[:, two.place, :, : one.length] = saved
+        first, second = one.place, two.place
+        self._settle(one, second)
+        self._settle(two, first)
 
     def _give_up_oldest(self) -> None:
         oldest = min((slot for slot in self.parked if not slot.pins), key=lambda slot: slot.used, default=None)
@@ -172,12 +198,16 @@ class Pool(Generic[S]):
         while len(self.holders) > slots:
             self._give_up_oldest()
         shape = (self.shape.layers, slots, self.shape.heads, length, self.shape.dim)
-        fresh = [_zeros(shape, self.shape.dtype, self.shape.device) for _ in range(2)]
-        if self.holders:
-            held = max(holder.length for holder in self.holders)
-            for old, new in zip((self.keys, self.values), fresh, strict=True):
-                new[:, : len(self.holders), :, :held] = old[:, : len(self.holders), :, :held]
-        self.keys, self.values = fresh
+        keys, values = (_zeros(shape, self.shape.dtype, self.shape.device) for _ in range(2))
+        kept, parked = self.in_use, list(self.parked)
+        places = [*range(len(kept)), *range(slots - len(parked), slots)]
+        for slot, place in zip([*kept, *parked], places, strict=True):
+            for old, new in ((self.keys, keys), (self.values, values)):
+                new[:, place, :, : slot.length] = old[:, slot.place, :, : slot.length]
+            slot.place = place
+        self.holders = {slot.place: slot for slot in [*kept, *parked]}
+        self._free = list(range(len(kept), slots - len(parked)))
+        self.keys, self.values = keys, values
         self.length, self.slots = length, slots
 
 
