@@ -71,7 +71,7 @@ def test_a_stream_tells_the_stages_as_comments_and_ends_like_a_stream(live: str,
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_cancels(live: str, stream: bool):
-    slow = {**ASK, "stream": stream, "search": {"candidates": 64, "swap_check": True}, "max_tokens": 4000}
+    slow = {**ASK, "stream": stream, "messages": [{"role": "user", "content": "How many? #slow"}]}
     before = {job["id"] for job in jobs_of(live)}
     with httpx.Client(timeout=0.3) as http:
         try:
@@ -85,8 +85,8 @@ def test_a_client_that_goes_away_cancels(live: str, stream: bool):
         new = [job for job in jobs_of(live) if job["id"] not in before]
         return new[0] if new and new[0]["status"] in ("cancelled", "completed") else None
 
-    job = wait_until(ended, 20.0, what="the question's job ended")
-    assert job["status"] == "cancelled", "it was too fast to be cancelled"
+    job = wait_until(ended, 25.0, what="the question's job ended")
+    assert job["status"] == "cancelled"
 
 
 def test_wrong_questions_name_the_field(client: openai.OpenAI):

@@ -14,12 +14,12 @@ from tests.services.processes import free_port, server
 
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of `stagebeam up` with the scripted engine."""
+    """URL of `stagebeam up` with the scripted engine; a question with `#slow` in it takes its time."""
     folder = tmp_path_factory.mktemp("live")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = ["env", "STAGEBEAM_RECONCILE_S=0.3", sys.executable, "-m", "orchestrator.cli", "up"]
-    command += ["--port", str(port), "--data", str(folder / "data"), "--model", "scripted"]
+    command += ["--port", str(port), "--data", str(folder / "data"), "--model", "scripted:markers=true"]
 
     def ready() -> bool:
         return httpx.get(f"{url}/health/ready", timeout=2).is_success

@@ -104,7 +104,9 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
     if lot < 0.25 and len(scene.things) > 1:
         cut = replace(scene, things=scene.things[: int(rng.integers(1, len(scene.things)))])
         return Pair(Stage.REASONING, right, teacher.reason(cut, question, {}).text, kept)
-    if lot < 0.4:
+    if lot < 0.32:
+        return Pair(Stage.REASONING, right, teacher.reason(scene, _misread(question, rng), {}).text, kept)
+    if lot < 0.45:
         seen, truth = spoil(scene, rng)
         return Pair(Stage.REASONING, right, teacher.reason(seen, question).text, kept, truth)
     at = int(rng.integers(len(scene.things)))
@@ -124,7 +126,8 @@ def _flipped(question: Question, thing: Thing, rng: np.random.Generator) -> teac
     return tuple(found)
 
 
-def _summaries(question: Question, rng: np.random.Generator) -> Pair:
+def _misread(question: Question, rng: np.random.Generator) -> Question:
+    """The question with one word of a description read as another."""
     at = int(rng.integers(len(question.conditions)))
     values = dict(question.conditions[at].values)
     name = list(values)[int(rng.integers(len(values)))]
@@ -132,7 +135,11 @@ def _summaries(question: Question, rng: np.random.Generator) -> Pair:
     values[name] = others[int(rng.integers(len(others)))]
     conditions = list(question.conditions)
     conditions[at] = Condition(tuple(values.items()))
-    wrong = replace(question, conditions=tuple(conditions))
+    return replace(question, conditions=tuple(conditions))
+
+
+def _summaries(question: Question, rng: np.random.Generator) -> Pair:
+    wrong = _misread(question, rng)
     return Pair(Stage.SUMMARY, teacher.summary(question), teacher.summary(wrong))
 
 
