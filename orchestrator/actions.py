@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection, delete, update
 
 from reasoning.errors import BadInput
@@ -56,20 +58,31 @@ def retry_job(db: Database, job_id: str, now: float, reason: str) -> int:
     Lines that never were valid stay failed. Returns how many queries wait again.
 
     Raises:
-        BadInput: the job still runs (`job_running`) or there is nothing to retry (`nothing_to_retry`).
+        BadInput: the job still runs (`job_running`), there is nothing to retry (`nothing_to_retry`), or its rows are
+            kept no longer (`results_removed`).
     """
-    with db.read() as conn:
-        job = jobs.get(conn, job_id)
-    if job is None:
-        raise _unknown(job_id)
-    if job.status not in ("completed", "cancelled", "expired"):
-        raise BadInput(f"job {job_id} is {job.status}; retry it when it has ended", code="job_running")
     with db.write() as conn:
+        job = jobs.locked(conn, job_id)
+        if job is None:
+            raise _unknown(job_id)
+        if job.status not in ("completed", "cancelled", "expired"):
+            raise BadInput(f"job {job_id} is {job.status}; retry it when it has ended", code="job_running")
+        refuse_removed(job)
         total = _restart_queries(conn, job_id, now)
         if not total:
             raise BadInput(f"job {job_id} has no failed query to retry", code="nothing_to_retry")
         transitions.move_job(conn, job_id, "running", now, reason=reason, expires_at=None, folded_at=None)
     return total
+
+
+def refuse_removed(job: Any) -> None:
+    """Refuse a job whose rows were removed by the retention of its schedule. Raises BadInput (`results_removed`)."""
+    if job.rows_kept is not None:
+        raise BadInput(
+            f"the results of job {job.id} were removed: its schedule keeps no run that old (keep_days, keep_runs); "
+            "run the schedule or a backfill to have them again",
+            code="results_removed",
+        )
 
 
 def _restart_queries(conn: Connection, job_id: str, now: float) -> int:

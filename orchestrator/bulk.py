@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select
 
-from orchestrator.actions import RETRYABLE
+from orchestrator.actions import RETRYABLE, refuse_removed
 from reasoning.errors import BadInput
 from reasoning.records import CallStatus
 from storage import jobs, planning, queries, transitions
@@ -51,7 +51,7 @@ def run(db: Database, job_id: str, terms: Terms, action: Action, now: float, rea
     changed, line = 0, 0
     while changed < MOST:
         with db.write() as conn:
-            job = jobs.get(conn, job_id)
+            job = jobs.locked(conn, job_id)
             if job is None:
                 raise BadInput(f"there is no job {job_id}", code="not_found", field="job")
             rows = conn.execute(_found(job_id, terms, action, line).limit(STEP)).all()
@@ -78,6 +78,7 @@ def _where(job_id: str, terms: Terms, action: Action) -> tuple[ColumnElement[boo
 
 def _retry(conn: Connection, job: Any, ids: list[int], now: float, reason: str) -> int:
     """Put queries back; a job that had ended runs again."""
+    refuse_removed(job)
     if job.status in ("completed", "cancelled", "expired"):
         transitions.move_job(conn, job.id, "running", now, reason=reason, expires_at=None, cancelling_at=None)
     elif job.status != "running":

@@ -57,6 +57,11 @@ def in_status(conn: Connection, *statuses: str) -> Sequence[Any]:
     return conn.execute(statement.where(_JOBS.c.status.in_(statuses)).order_by(_JOBS.c.created_at)).all()
 
 
+def locked(conn: Connection, job_id: str) -> Any | None:
+    """The job row without its counters, locked until the transaction ends."""
+    return conn.execute(select(_JOBS).where(_JOBS.c.id == job_id).with_for_update()).one_or_none()
+
+
 def loads(conn: Connection) -> list[JobLoad]:
     """Every running job that is not finished, paused ones only with what still runs."""
     ended = _COUNTERS.c.done + _COUNTERS.c.degraded + _COUNTERS.c.failed

@@ -15,8 +15,11 @@ _QUERIES = Query.__table__
 _RESULTS = StoredResult.__table__
 
 
-def known(conn: Connection, content_keys: Sequence[str]) -> dict[str, Any]:
-    """The queries whose results are stored under these keys: answer, path and where their traces lie."""
+def known(conn: Connection, content_keys: Sequence[str], *, hold: bool = False) -> dict[str, Any]:
+    """The queries whose results are stored under these keys: answer, path and where their traces lie.
+
+    With `hold` the results are locked against removal until the transaction ends, as whoever takes one over must do.
+    """
     statement = (
         select(
             _RESULTS.c.content_key,
@@ -30,6 +33,8 @@ def known(conn: Connection, content_keys: Sequence[str]) -> dict[str, Any]:
         .where(any_of(_RESULTS.c.content_key, content_keys), _QUERIES.c.status == "done")
         .where(_QUERIES.c.trace_key.is_not(None), _QUERIES.c.content_key == _RESULTS.c.content_key)
     )
+    if hold:
+        statement = statement.order_by(_RESULTS.c.content_key).with_for_update(read=True, of=_RESULTS)
     return {row.content_key: row for row in conn.execute(statement)}
 
 

@@ -38,6 +38,12 @@ def list_page(conn: Connection, project_id: str, *, after: str | None, limit: in
     return conn.execute(statement.order_by(_SCHEDULES.c.name).limit(limit + 1)).all()
 
 
+def all_after(conn: Connection, schedule_id: str, count: int) -> Sequence[Row[Any]]:
+    """Up to `count` schedules of all projects by id, after one."""
+    statement = select(_SCHEDULES).where(_SCHEDULES.c.id > schedule_id)
+    return conn.execute(statement.order_by(_SCHEDULES.c.id).limit(count)).all()
+
+
 def due(conn: Connection, now: float, count: int) -> list[str]:
     """Ids of up to `count` schedules with a slot that nobody decided yet, longest waiting first."""
     statement = select(_SCHEDULES.c.id).where(_SCHEDULES.c.next_at <= now).order_by(_SCHEDULES.c.next_at).limit(count)

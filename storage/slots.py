@@ -124,27 +124,6 @@ def between(conn: Connection, schedule_id: str, start: float, end: float) -> Seq
     return conn.execute(select(_SLOTS).where(*where).order_by(_SLOTS.c.id)).all()
 
 
-def with_old_outputs(
-    conn: Connection, schedule_id: str, *, before: float | None, beyond: int | None, count: int
-) -> Sequence[Row[Any]]:
-    """Slots whose results are kept though they ended before a time, or are beyond the newest so many."""
-    kept = select(_SLOTS).where(_SLOTS.c.schedule_id == schedule_id, _SLOTS.c.output_prefix.is_not(None))
-    found: dict[int, Row[Any]] = {}
-    if before is not None:
-        old = kept.where(_SLOTS.c.ended_at < before).order_by(_SLOTS.c.id).limit(count)
-        found |= {row.id: row for row in conn.execute(old)}
-    if beyond is not None:
-        rest = kept.order_by(_SLOTS.c.id.desc()).offset(beyond).limit(count)
-        found |= {row.id: row for row in conn.execute(rest)}
-    return list(found.values())
-
-
-def set_report(conn: Connection, slot_id: int, report: Mapping[str, Any] | None, output_prefix: str | None) -> None:
-    """Note what a slot's run came to, or that its results are gone."""
-    values = {"report": dict(report) if report is not None else None, "output_prefix": output_prefix}
-    conn.execute(update(_SLOTS).where(_SLOTS.c.id == slot_id).values(values))
-
-
 def of_jobs(conn: Connection, job_ids: Iterable[str]) -> dict[str, Row[Any]]:
     """Slots by the job that they made."""
     rows = conn.execute(select(_SLOTS).where(any_of(_SLOTS.c.job_id, job_ids))).all()

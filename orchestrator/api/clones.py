@@ -7,6 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestrator.actions import refuse_removed
 from orchestrator.api.access import Operator, record
 from orchestrator.api.documents import job_document
 from orchestrator.api.jobs import job_or_404
@@ -49,6 +50,7 @@ def clone(job_id: str, changes: Changes, use: Use, caller: Operator) -> dict[str
 
 
 def _request(job: Any, changes: Changes, caller: Caller) -> JobRequest:
+    refuse_removed(job)
     if job.input_file_id is None:
         raise BadInput(f"job {job.id} has no input file: it was one question; ask it again", code="no_input_file")
     options = {name: value for name, value in (job.options or {}).items() if name not in NOT_CLONED}

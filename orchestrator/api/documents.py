@@ -43,6 +43,7 @@ def job_document(row: Any, now: float) -> dict[str, Any]:
         "policy_digest": row.policy_digest,
         "priority": row.priority,
         "on_bad_line": row.on_bad_line,
+        "rows_kept": row.rows_kept,
         "counts": {"total": row.total, **{state: getattr(row, state) for state in QUERY_STATES}},
         "usage": _usage(row),
         "progress": _progress(ended_queries, row),

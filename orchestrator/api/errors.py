@@ -34,6 +34,7 @@ _BY_CODE = {
     "conflict": 409,
     "storage_limit_exceeded": 403,
     "model_not_found": 404,
+    "results_removed": 410,
     "too_large": 413,
     "body_too_large": 413,
 }

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response, StreamingResponse
 
 from orchestrator.api.access import Viewer
-from orchestrator.api.jobs import job_or_404
+from orchestrator.api.jobs import job_with_results
 from orchestrator.api.paging import MAX_LIMIT
 from orchestrator.api.services import Use
 from orchestrator.exports.cells import to_csv
@@ -35,7 +35,7 @@ def export(
     joined: Annotated[bool, Query(description="With question, images, choices, known answer and metadata.")] = False,
 ) -> Response:
     """The queries that ended, as one file in the order of the input."""
-    job = job_or_404(use, caller, job_id)
+    job = job_with_results(use, caller, job_id)
     found = records(use.db, use.objects, job.id, trace=trace and format != "csv", joined=joined)
     headers = {"content-disposition": f'attachment; filename="{job.id}.{format}"', "x-content-type-options": "nosniff"}
     chunks: Iterator[bytes]
@@ -61,7 +61,7 @@ def ended(
 
     Nothing is met twice or missed. A result shows here two seconds after it ended, or when the job has.
     """
-    job = job_or_404(use, caller, job_id)
+    job = job_with_results(use, caller, job_id)
     position = Position.parse(after) if after else None
     found = ended_so_far(use.db, job.id, position, limit, use.now())
     body = b"".join(orjson.dumps({"cursor": str(at), **record}) + b"\n" for at, record in found)

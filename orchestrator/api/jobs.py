@@ -101,6 +101,13 @@ def job_or_404(use: Services, caller: Caller, job_id: str) -> Any:
     return row
 
 
+def job_with_results(use: Services, caller: Caller, job_id: str) -> Any:
+    """The same, of a job whose results are to be read. Raises BadInput when they were removed (`results_removed`)."""
+    row = job_or_404(use, caller, job_id)
+    actions.refuse_removed(row)
+    return row
+
+
 def _changed(
     use: Services, caller: Caller, job_id: str, action: str, why: Change | None, *, dry_run: bool
 ) -> dict[str, Any]:

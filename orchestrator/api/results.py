@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from orchestrator.api.access import Viewer
-from orchestrator.api.jobs import job_or_404
+from orchestrator.api.jobs import job_with_results
 from orchestrator.api.paging import AfterLine
 from orchestrator.api.services import Services, Use
 from orchestrator.results import result_lines
@@ -32,7 +32,7 @@ def results(
     limit: Annotated[int | None, Query(ge=1, description="Lines at most.")] = None,
 ) -> StreamingResponse:
     """One JSON line per query that ended, in the order of the input; partial while the job runs."""
-    job = job_or_404(use, caller, job_id)
+    job = job_with_results(use, caller, job_id)
     lines = _lines(use, job.id, trace=trace, after=after, limit=limit)
     return StreamingResponse(lines, media_type="application/x-ndjson")
 

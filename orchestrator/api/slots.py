@@ -15,11 +15,12 @@ from orchestrator.api.services import Services, Use
 from orchestrator.models import served_model
 from orchestrator.schedules.content import revisions, salt
 from orchestrator.schedules.documents import decision_document, rule_document, slot_document
+from orchestrator.schedules.flips import flips_of
 from orchestrator.schedules.preview import foresee_run, foresee_tick
 from orchestrator.schedules.records import plan_of
 from orchestrator.schedules.sources import SourceReader
 from orchestrator.submit import JobRequest, effective_policy
-from storage import datasets, reuse, slots
+from storage import datasets, slots
 from storage.access import Caller
 
 router = APIRouter(prefix="/api/schedules", tags=["schedules"])
@@ -60,16 +61,14 @@ def flips(
     limit: Limit = 100,
     after: Annotated[int, Query(ge=0, description="`next` of the part before this one: a line.")] = 0,
 ) -> dict[str, Any]:
-    """Rows that this run and the one before answered differently, with the ids of both queries."""
+    """Rows that this run and the one before answered differently, with the ids of both queries.
+
+    `forgotten`: the rows of one of the runs are kept no longer, and these are the flips that its report lists.
+    """
     slot = slot_or_404(use, caller, name, slot_id)
-    before = (slot.report or {}).get("previous_job_id")
-    if slot.job_id is None or before is None:
-        return page((), limit=limit)
     with use.db.read() as conn:
-        rows = reuse.flips(conn, slot.job_id, before, after_line=after, limit=limit + 1)
-    names = ("line", "custom_id", "query_id", "previous_query_id", "answer", "previous_answer")
-    found = ({**{n: getattr(row, n) for n in names}, "known_answer": row.body.get("answer")} for row in rows)
-    return page(found, limit=limit, cursor="line")
+        found = flips_of(conn, slot, after_line=after, limit=limit)
+    return page(found.rows, limit=limit, cursor="line") | {"forgotten": found.forgotten}
 
 
 @router.get("/{name}/preview")

@@ -51,7 +51,7 @@ class Reuse:
         """The rows, those with a stored result already done."""
         if not self.use:
             return list(rows)
-        found = reuse.known(conn, [row.content_key for row in rows if row.content_key])
+        found = reuse.known(conn, [row.content_key for row in rows if row.content_key], hold=True)
         return [replace(row, earlier=_earlier(found.get(row.content_key or ""))) for row in rows]
 
     def _digest(self, line: AcceptedLine) -> str:

@@ -102,6 +102,7 @@ def slot_document(row: Any) -> dict[str, Any]:
         "object": "slot",
         **brief_slot(row),
         **{name: getattr(row, name) for name in rest},
+        "removed_at": row.removed_at,
         "created_at": row.created_at,
     }
 

@@ -1,4 +1,4 @@
-"""The scheduler process: three loops that decide, start and finish slots. Any number of processes may run.
+"""The scheduler process: four loops that decide, start and finish slots, and remove old runs. Any number may run.
 
 Celery's beat is not used: it keeps its own state and fires by the clock of one process, and the truth about slots
 is in storage.
@@ -15,7 +15,7 @@ import structlog
 
 from orchestrator.schedules.clock import tick
 from orchestrator.schedules.finish import Finisher
-from orchestrator.schedules.retention import retain
+from orchestrator.schedules.retention import Sweeper, retain
 from orchestrator.schedules.start import Starter
 from reasoning.errors import Transient
 from storage import slots
@@ -48,7 +48,8 @@ class Scheduler:
     def run(self) -> None:
         """Run the loops until `stop` is set; sources that are being read then are read to their end."""
         with ThreadPoolExecutor(STARTS, thread_name_prefix="starter") as pool:
-            steps = (("starts", lambda: self.start(pool)), ("ends", self.finish))
+            sweeper = Sweeper(self.db, self.objects, self.clock)
+            steps = (("starts", lambda: self.start(pool)), ("ends", self.finish), ("sweeps", sweeper.sweep))
             threads = [threading.Thread(target=self._forever, args=(step,), name=name) for name, step in steps]
             for thread in threads:
                 thread.start()

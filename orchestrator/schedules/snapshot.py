@@ -18,6 +18,8 @@ from orchestrator.intake.pictures import Limits, inspect
 from reasoning.errors import BadInput
 from storage.settings import Settings
 
+PURPOSE = "dataset"
+"""Of the input files of scheduled runs: retention removes these, and never a file that somebody uploaded."""
 SPOOL_BYTES = 8 * 2**20
 """Lines held in memory before they go to a temporary file."""
 

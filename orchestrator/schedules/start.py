@@ -19,7 +19,7 @@ from orchestrator.schedules.content import revisions, salt
 from orchestrator.schedules.ending import end_slot
 from orchestrator.schedules.options import Options
 from orchestrator.schedules.overlap import may_start
-from orchestrator.schedules.snapshot import Snapshot, snapshot
+from orchestrator.schedules.snapshot import PURPOSE, Snapshot, snapshot
 from orchestrator.schedules.sources import Opened
 from orchestrator.schedules.words import shown
 from orchestrator.submit import JobRequest, effective_policy, submit
@@ -46,7 +46,7 @@ class OpenSource(Protocol):
 
 
 class _Lost(Exception):
-    """Another scheduler has the slot."""
+    """Another scheduler has the slot, or retention took the file of its rows; who finds it pending begins it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Starter:
     def _store(self, schedule: Any, lines: Snapshot) -> tuple[str, str | None]:
         """Id of the input file, and its key where it is a new one: lines that did not change are stored once."""
         with self.db.read() as conn:
-            row = files.find_by_content(conn, schedule.project_id, lines.sha256, "batch")
+            row = files.find_by_content(conn, schedule.project_id, lines.sha256, PURPOSE)
         if row is not None and row.expires_at is None:
             return str(row.id), None
         file_id = self.new_id("file")
@@ -140,14 +140,17 @@ class Starter:
             raise _Lost
         now = self.clock()
         file_id, key, lines = stored
+        allowed = limits.lock_project(conn, schedule.project_id)
+        if key is None and files.get(conn, schedule.project_id, file_id) is None:
+            raise _Lost
         if key is not None:
-            limits.check_storage(conn, schedule.project_id, limits.lock_project(conn, schedule.project_id), lines.size)
+            limits.check_storage(conn, schedule.project_id, allowed, lines.size)
             due = f"{shown(slot.due_at, 'UTC')}Z".replace(" ", "T")
             files.create(
                 conn,
                 id=file_id,
                 project_id=schedule.project_id,
-                purpose="batch",
+                purpose=PURPOSE,
                 filename=f"{dataset.name}-{due}.jsonl",
                 bytes=lines.size,
                 sha256=lines.sha256,

@@ -70,6 +70,7 @@ def lines(ask: Ask) -> Response:
     """Result lines as a download: all, answers alone or errors alone; partial while the job runs."""
     with ask.use.db.read() as conn:
         job = job_of(ask, conn)
+    actions.refuse_removed(job)
     part = ask.query.get("part", "all")
     found = _lines(ask, job.id, part, trace=bool(ask.query.get("trace")))
     headers = {**HEADERS, "content-disposition": f'attachment; filename="{job.id}-{_plain(part)}.jsonl"'}

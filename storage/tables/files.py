@@ -16,7 +16,7 @@ class File(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
     purpose: Mapped[str]
-    """`batch` (input), `batch_output`."""
+    """`batch` (input), `batch_output`, `dataset` (rows of a scheduled run; its schedule's retention removes them)."""
     filename: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger())
     sha256: Mapped[str]

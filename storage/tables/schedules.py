@@ -104,6 +104,8 @@ class Slot(Base):
     """Where its results lie in the object store; None before they are written and after retention."""
     report: Mapped[dict[str, Any] | None]
     """new, changed, removed, reused, flips against the previous run."""
+    removed_at: Mapped[float | None]
+    """When its results and the rows of its job were removed, because its schedule keeps no more."""
     created_at: Mapped[float]
     ended_at: Mapped[float | None]
 
@@ -116,6 +118,13 @@ class Slot(Base):
             "begins_at",
             postgresql_where=text("status IN ('pending', 'fired')"),
             sqlite_where=text("status IN ('pending', 'fired')"),
+        ),
+        Index(
+            "ix_slots_kept",
+            "schedule_id",
+            "id",
+            postgresql_where=text("removed_at IS NULL AND job_id IS NOT NULL"),
+            sqlite_where=text("removed_at IS NULL AND job_id IS NOT NULL"),
         ),
         Index(None, "job_id"),
     )

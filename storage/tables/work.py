@@ -49,6 +49,8 @@ class Job(Base):
     """Object-store prefix of the trace parts, set when they are written."""
     folded_at: Mapped[float | None]
     """When the calls of the job left the database; None while they are rows."""
+    rows_kept: Mapped[int | None]
+    """Queries left after the retention of its schedule removed those that no later run reuses; None before that."""
     completion_window_s: Mapped[float | None]
     expires_at: Mapped[float | None]
     """When the job as a whole runs out of time."""
@@ -69,6 +71,13 @@ class Job(Base):
         Index("ix_jobs_open", "status", "created_at"),
         Index(None, "folded_at", "ended_at"),
         Index(None, "source", "source_ref"),
+        Index(None, "input_file_id"),
+        Index(
+            "ix_jobs_rows_kept",
+            "id",
+            postgresql_where=text("rows_kept > 0"),
+            sqlite_where=text("rows_kept > 0"),
+        ),
     )
 
 

@@ -9,7 +9,6 @@ from sqlalchemy import select
 from orchestrator.schedules.acts import pause_schedule, resume_schedule, run_now
 from orchestrator.schedules.backfill import BackfillRequest, plan_backfill, run_backfill
 from orchestrator.schedules.define import Author, ScheduleDefinition, put_schedule
-from orchestrator.schedules.retention import retain
 from reasoning.errors import BadInput
 from storage.tables import AuditEntry
 from tests.schedules.bench import NOON, Bench, new_id
@@ -228,29 +227,3 @@ def test_many_slots_need_the_name_typed(bench: Bench):
         plan = run_backfill(conn, row, past(bench, confirm=row.name, newest_first=True), bench.now, "me")
     assert len(plan.slots) == 61
     assert plan.slots[0].due_at == bench.now - 90
-
-
-def test_old_results_are_removed_and_what_rows_came_to_stays(bench: Bench):
-    schedule_id = bench.schedule(keep_runs=1)
-    first, second = bench.run(), bench.run()
-    assert retain(bench.db, bench.objects, schedule_id, bench.now) == 1
-    assert not list(bench.objects.list(f"{first.output_prefix}/"))
-    assert bench.objects.exists(f"{second.output_prefix}/manifest.json")
-    assert bench.slots()[0].output_prefix is None
-    assert bench.slots()[0].report["rows"] == 3
-    assert retain(bench.db, bench.objects, schedule_id, bench.now) == 0
-    assert bench.run().report["reused"] == 3
-
-
-def test_results_older_than_so_many_days_are_removed(bench: Bench):
-    schedule_id = bench.schedule(keep_days=2, parquet=True)
-    first = bench.run()
-    bench.now += 3 * 86400
-    assert retain(bench.db, bench.objects, schedule_id, bench.now) == 1
-    assert not list(bench.objects.list(f"results/{bench.row(schedule_id).name}/"))
-    assert first.status == "done"
-
-
-def test_retention_of_nothing(bench: Bench):
-    assert retain(bench.db, bench.objects, bench.schedule(), bench.now) == 0
-    assert retain(bench.db, bench.objects, "gone", bench.now) == 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from orchestrator.api.errors import NotFound
+from orchestrator.schedules.flips import flips_of
 from orchestrator.web.pages import Ask
 from orchestrator.web.schedules.shapes import SLOT_SHAPES, SLOT_WORDS
 from orchestrator.web.schedules.slots import schedule_of
-from storage import reuse, slots
+from storage import slots
 
 FLIPS = 50
 
@@ -22,19 +23,15 @@ def show(ask: Ask) -> Response:
         slot = slots.get(conn, number)
         if slot is None or slot.schedule_id != row.id:
             raise NotFound("slot", number)
-        before = (slot.report or {}).get("previous_job_id")
-        flips = (
-            reuse.flips(conn, slot.job_id, before, after_line=int(after) if after.isdigit() else 0, limit=FLIPS + 1)
-            if slot.job_id and before
-            else []
-        )
+        found = flips_of(conn, slot, after_line=int(after) if after.isdigit() else 0, limit=FLIPS)
     return ask.page(
         "schedules/slot.html",
         schedule=row,
         slot=slot,
         report=slot.report or {},
-        flips=flips[:FLIPS],
-        following=flips[FLIPS - 1].line if len(flips) > FLIPS else None,
+        flips=found.rows[:FLIPS],
+        forgotten=found.forgotten,
+        following=found.rows[FLIPS - 1]["line"] if len(found.rows) > FLIPS else None,
         shape_name=SLOT_SHAPES[slot.status],
         word=SLOT_WORDS.get(slot.status, slot.status),
     )
