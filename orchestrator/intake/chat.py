@@ -151,8 +151,8 @@ def read_body(
 
 
 def _check_harmless(body: Mapping[str, Any], problems: Problems) -> None:
-    for name, neutral in HARMLESS.items():
-        value = body.get(name)
+    for name, value in body.items():
+        neutral = HARMLESS.get(name, _ANY)
         if value is None or neutral is _ANY or value == neutral:
             continue
         if name == "stream":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from orchestrator.intake.records import AcceptedLine, LineError, RefusedLine, shorten
 from orchestrator.intake.resolve import ImageResolver
@@ -16,6 +18,7 @@ CHUNK_BYTES = 4 * 2**20
 """Text of image references held at a time; data URIs are what makes lines large."""
 
 Verdict = AcceptedLine | RefusedLine
+Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
@@ -43,6 +46,17 @@ def in_chunks(lines: Iterable[tuple[int, Verdict]], *, after_line: int = 0) -> I
             group, size = [], 0
     if group:
         yield group
+
+
+def ahead(items: Iterator[Item]) -> Generator[Item]:
+    """The items, the next one made in a thread while the caller works on the last: one waits for a database, the
+    other computes. An exception of `items` comes when all before it are used. Close it before what `items` reads from.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="intake-ahead") as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def resolve_chunk(group: list[tuple[int, Verdict]], resolver: ImageResolver) -> Chunk:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -61,8 +61,10 @@ def custom_id(record: Mapping[str, Any], problems: Problems) -> str | None:
     return value
 
 
-def unknown_names(record: Mapping[str, Any], known: Collection[str], problems: Problems, prefix: str = "") -> None:
+def unknown_names(record: Mapping[str, Any], known: frozenset[str], problems: Problems, prefix: str = "") -> None:
     """Note each name that is not among the known ones, with the nearest that is."""
+    if known >= record.keys():
+        return
     for name in record:
         if problems.full:
             return

@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import Row, select, update
 
 from orchestrator.intake.chat import ChatRules
-from orchestrator.intake.chunks import Chunk, in_chunks, resolve_chunk
+from orchestrator.intake.chunks import Chunk, ahead, in_chunks, resolve_chunk
 from orchestrator.intake.fetch import Fetcher
 from orchestrator.intake.fields import stand_in_id
 from orchestrator.intake.keeper import BlobKeeper, Keeper
@@ -109,10 +109,11 @@ def ingest(
                 rules_for(job.line_format, Policy.from_mapping(job.policy), job.options, settings),
                 seen.first_use,
             )
-            for group in in_chunks(lines, after_line=job.ingested_lines):
-                if stop():
-                    return work.result("interrupted")
-                work.write(resolve_chunk(group, resolver))
+            with closing(ahead(in_chunks(lines, after_line=job.ingested_lines))) as groups:
+                for group in groups:
+                    if stop():
+                        return work.result("interrupted")
+                    work.write(resolve_chunk(group, resolver))
     except BadInput as error:
         work.refuse_file(error)
     except _Superseded:

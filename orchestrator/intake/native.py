@@ -13,6 +13,7 @@ from orchestrator.intake.records import AcceptedLine, ImageRef, Problems
 from orchestrator.intake.references import FORMS, MAX_IMAGES, read_image
 from reasoning.records import Turn
 
+TURN_NAMES = frozenset(("role", "text"))
 NAMES = frozenset(("custom_id", "question", "images", "choices", "answer", "policy", "context", "metadata"))
 
 MAX_CHOICES = 26
@@ -92,7 +93,7 @@ def _context(value: Any, problems: Problems) -> tuple[Turn, ...]:
                 "invalid_value", name, f'{name} must hold "role" (one of {", ".join(ROLES)}) and "text", both texts.'
             )
             continue
-        fields.unknown_names(item, ("role", "text"), problems, f"{name}.")
+        fields.unknown_names(item, TURN_NAMES, problems, f"{name}.")
         turns.append(Turn(item["role"], item["text"]))
     return tuple(turns)
 

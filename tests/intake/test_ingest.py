@@ -4,6 +4,8 @@ import base64
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +343,28 @@ def test_a_job_without_input_is_a_bug(here: Stack):
         conn.execute(update(Job.__table__).where(Job.__table__.c.id == job_id).values(input_file_id=None))
     with pytest.raises(InvariantBroken, match="has no input file"):
         here.ingest(job_id)
+
+
+def test_the_next_chunk_is_made_while_the_last_is_written():
+    made, used = threading.Event(), []
+
+    def items() -> Iterator[int]:
+        yield 1
+        made.set()
+        yield 2
+        raise Transient("away")
+
+    groups = chunking.ahead(items())
+    used.append(next(groups))
+    assert made.wait(5)
+    used.append(next(groups))
+    with pytest.raises(Transient):
+        next(groups)
+    assert used == [1, 2]
+
+
+def test_nothing_is_made_ahead_once_the_reader_is_closed():
+    groups = chunking.ahead(iter(range(1, 10)))
+    assert next(groups) == 1
+    groups.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("intake-ahead")]
