@@ -139,6 +139,10 @@ def judge_outcomes(conn: Connection, query_ids: Sequence[int]) -> Sequence[Row[A
     return conn.execute(statement).all()
 
 
+_TOLD = (("question", "question"), ("answer", "known"))
+"""Of a line's body, and its name in a pair."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """One question in two jobs, ended in both."""
@@ -146,6 +150,7 @@ class Pair:
     line: int
     """In the first job."""
     custom_id: str
+    question: str | None
     known: str | None
     a_id: int
     a_status: str
@@ -163,13 +168,25 @@ def pairs(conn: Connection, a_job: str, b_job: str, *, after: int, lines: int) -
     ended = _QUERIES.c.status.not_in(("waiting", "running"))
     columns: tuple[Any, ...] = (_QUERIES.c.id, _QUERIES.c.custom_id, _QUERIES.c.status, _QUERIES.c.answer)
     window = (_QUERIES.c.job_id == a_job, _QUERIES.c.line > after)
-    first = select(_QUERIES.c.line, _QUERIES.c.body["answer"].as_string().label("known"), *columns).where(*window)
+    body = tuple(_QUERIES.c.body[name].as_string().label(label) for name, label in _TOLD)
+    first = select(_QUERIES.c.line, *body, *columns).where(*window)
     rows = conn.execute(first.order_by(_QUERIES.c.line).limit(lines + 1)).all()
     names = any_of(_QUERIES.c.custom_id, [row.custom_id for row in rows[:lines]])
     second = select(*columns).where(_QUERIES.c.job_id == b_job, names, ended)
     others = {row.custom_id: row for row in conn.execute(second)} if rows else {}
     found = [
-        Pair(row.line, row.custom_id, row.known, row.id, row.status, row.answer, other.id, other.status, other.answer)
+        Pair(
+            line=row.line,
+            custom_id=row.custom_id,
+            question=row.question,
+            known=row.known,
+            a_id=row.id,
+            a_status=row.status,
+            a_answer=row.answer,
+            b_id=other.id,
+            b_status=other.status,
+            b_answer=other.answer,
+        )
         for row in rows[:lines]
         if row.status not in ("waiting", "running") and (other := others.get(row.custom_id)) is not None
     ]

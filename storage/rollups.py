@@ -6,8 +6,9 @@ orchestrator changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, and_, case, cast, func, select
@@ -220,8 +221,6 @@ def _blank() -> dict[str, Any]:
     return counts | {"waiting_ms": [0] * STEPS, "running_ms": [0] * STEPS}
 
 
-def _added(one: Iterable[int], other: Iterable[int]) -> tuple[int, ...]:
-    a, b = tuple(one), tuple(other)
-    if len(a) < len(b):
-        a, b = b, a
-    return tuple(value + (b[at] if at < len(b) else 0) for at, value in enumerate(a))
+def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+    longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
+    return (*map(add, longer, shorter), *longer[len(shorter) :])

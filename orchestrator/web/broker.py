@@ -37,14 +37,29 @@ class Broker:
         self._app = app
         self._lock = threading.Lock()
         self._last: Depths | None = None
+        self._looking = False
+        """Whether a look is under way beside the pages."""
 
     def look(self, models: Sequence[str], now: float) -> Depths:
-        """The depths; a look that failed is told as such and never as zero."""
+        """The depths; a look that failed is told as such and never as zero.
+
+        Only the first look at a broker that is away is waited for; later ones happen beside the page.
+        """
         with self._lock:
-            kept_s = KEPT_S if self._last is None or self._last.problem is None else KEPT_WRONG_S
-            if self._last is None or not 0 <= now - self._last.at < kept_s:
+            last = self._last
+            if last is None or (last.problem is None and not 0 <= now - last.at < KEPT_S):
                 self._last = self._look(models, now)
-            return self._last
+                return self._last
+            if last.problem is not None and not 0 <= now - last.at < KEPT_WRONG_S and not self._looking:
+                self._looking = True
+                threading.Thread(target=self._look_again, args=(tuple(models), now), daemon=True).start()
+            return last
+
+    def _look_again(self, models: Sequence[str], now: float) -> None:
+        try:
+            self._last = self._look(models, now)
+        finally:
+            self._looking = False
 
     def _look(self, models: Sequence[str], now: float) -> Depths:
         if self._app is None:

@@ -7,27 +7,35 @@ from starlette.responses import Response
 from orchestrator.web import charts
 from orchestrator.web.pages import Ask
 from reasoning.stages import STAGES
+from storage.rollups import HOUR_S, MINUTE_S, bucket
 
 STAGE_ORDER = {stage.value: place for place, stage in enumerate(STAGES)}
+
+SPANS = (
+    ("hour", "last hour", "60 min ago", MINUTE_S),
+    ("day", "last 24 hours", "24 h ago", HOUR_S),
+    ("week", "last 7 days", "7 d ago", HOUR_S),
+)
+"""Of the charts: name in the series, title, how long ago it begins, width of a bucket."""
 
 CELLS = ("generate_queued", "generate_leased", "judge_queued", "judge_leased")
 """Calls of a stage by kind and state."""
 
 
 def overview(ask: Ask) -> Response:
-    """The overview page, from the shared snapshot alone."""
+    """The overview page, from the shared snapshot and the shared look at the broker."""
     snap = ask.web.snapshots.get(ask.viewer.project_id, ask.use.now())
     spans = []
-    for name, title in (("hour", "last hour"), ("day", "last 24 hours"), ("week", "last 7 days")):
+    for name, title, ago, width_s in SPANS:
         buckets = getattr(snap.series, name)
         spans.append(
             {
                 "title": title,
-                "unit": "minute" if name == "hour" else "hour",
+                "ago": ago,
+                "unit": "minute" if width_s == MINUTE_S else "hour",
                 "total": snap.series.total(name),
-                "seconds": {"hour": 3600, "day": 86400, "week": 7 * 86400}[name],
-                "ended": charts.spark([sums.ended for sums in buckets]),
-                "failed": charts.spark([sums.failed for sums in buckets], height=16),
+                "seconds": width_s * len(buckets),
+                "chart": charts.columns(buckets, bucket(snap.at, width_s), width_s),
             }
         )
     stages: dict[str, dict[str, int]] = {}
@@ -38,4 +46,5 @@ def overview(ask: Ask) -> Response:
         )
         cell[f"{kind}_{row.status}"] += row.calls
     ordered = sorted(stages.items(), key=lambda item: STAGE_ORDER.get(item[0], 9))
-    return ask.page("overview.html", snap=snap, spans=spans, stages=ordered)
+    depths = ask.web.broker.look([model.model for model in snap.models], snap.at)
+    return ask.page("overview.html", snap=snap, spans=spans, stages=ordered, depths=depths)

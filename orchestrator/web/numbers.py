@@ -94,6 +94,11 @@ def moment(at: float | None) -> Markup | str:
     return _time(at, datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S"))
 
 
+def minute(at: float) -> str:
+    """A time to the minute, in UTC, for the titles of charts."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def _time(at: float, words: str) -> Markup:
     stamp = datetime.fromtimestamp(at, UTC)
     title = stamp.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from orchestrator.api.documents import worker_state
@@ -100,7 +101,7 @@ class Notice:
     work: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """The system at one moment, as one project sees it."""
 
@@ -123,7 +124,7 @@ class Snapshot:
     def running(self) -> int:
         return sum(job.running for job in self.active)
 
-    @property
+    @cached_property
     def last_hour(self) -> Sums:
         return self.series.total("hour")
 

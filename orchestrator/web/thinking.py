@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from orchestrator.web import bracket, verdicts
+from orchestrator.web import bracket, marks, verdicts
 from orchestrator.web.bracket import Bracket
+from orchestrator.web.diff import Run
 from orchestrator.web.verdicts import VerdictView
 
 FIRST_SIGHT = 420
@@ -40,6 +42,8 @@ class Card:
     seed: int | None
     call: str
     matches: list[VerdictView] = field(default_factory=list)
+    runs: Sequence[Run] = ()
+    """The text of first sight, marked where the card that it is held against says something else."""
 
     @property
     def wins(self) -> int:
@@ -50,7 +54,7 @@ class Card:
         return len(self.text) > FIRST_SIGHT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StageView:
     """One column: the candidates of a stage, the matches between them, and the sentence that sums it up."""
 
@@ -87,6 +91,12 @@ class StageView:
         doubtful = [match for match in self.verdicts if self.winner not in match.pair and not match.sure]
         chosen = (own + doubtful)[:MANY_MATCHES]
         return sorted(chosen, key=lambda match: match.number)
+
+    @cached_property
+    def says(self) -> Mapping[int, marks.Says]:
+        """What tells the two of each listed match apart, by the number of the match."""
+        texts = {card.index: card.text for card in self.cards if card.raw and card.status != "failed"}
+        return marks.between({match.number: match.pair for match in self.telling}, texts)
 
     @property
     def why(self) -> str:
@@ -148,7 +158,7 @@ def view(trace: Mapping[str, Any], calls: Sequence[Any] = ()) -> Thought:
 
 def _stage(stage: Mapping[str, Any], calls: Sequence[Any]) -> StageView:
     matches = [verdicts.view(number, verdict) for number, verdict in enumerate(stage["verdicts"])]
-    cards = [_card(candidate, matches) for candidate in stage["candidates"]]
+    cards = _marked([_card(candidate, matches) for candidate in stage["candidates"]])
     own = [call for call in calls if call.stage == stage["stage"]]
     starts = [call.started_at for call in own if call.started_at is not None]
     ends = [call.ended_at for call in own if call.ended_at is not None]
@@ -182,6 +192,25 @@ def _card(candidate: Mapping[str, Any], matches: Sequence[VerdictView]) -> Card:
         call=candidate["call"],
         matches=met if played else [],
     )
+
+
+def _marked(cards: list[Card]) -> list[Card]:
+    """The cards with the words marked that the choice was about.
+
+    Each is held against the kept one, and that one against the last that it beat.
+    """
+    kept = next((card for card in cards if card.status == "kept" and card.raw), None)
+    if kept is None or len(cards) > MANY_CARDS:
+        return cards
+    beaten = [match.loser for match in kept.matches if match.winner == kept.index]
+    last = next((card for card in cards if beaten and card.index == beaten[-1] and card.raw), None)
+    return [_held(card, last if card is kept else kept) for card in cards]
+
+
+def _held(card: Card, against: Card | None) -> Card:
+    if against is None or card.status not in ("kept", "pruned", "open") or not card.raw:
+        return card
+    return replace(card, runs=marks.marked(card.text[:FIRST_SIGHT], against.text[:FIRST_SIGHT]))
 
 
 def _beat(match: VerdictView) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 LABELS = 210
 """Pixels at the left for the names of the calls."""
-WIDTH = 1000
+WIDTH = 1200
 ROW = 18
 TOP = 22
 TICKS = 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.web import bracket, causes, charts, numbers, progress
+from orchestrator.web import bracket, causes, charts, marks, numbers, progress
 from reasoning.tournament import bracket as play
 from storage import rollups
+from storage.rollups import Sums
 
 DURATIONS = [
     (0.0841, "84 ms"),
@@ -52,12 +54,43 @@ def test_stacked_parts_fill_their_bar_and_no_more(parts: list[tuple[str, float]]
         assert all(segment.width >= 4 for segment in segments)
 
 
-@given(st.lists(st.integers(0, 1000), min_size=1, max_size=168))
-def test_columns_stay_in_their_box(values: list[int]):
-    chart = charts.spark(values)
-    for x, y, width, height in [*chart.columns, chart.partial or (0, 0, 0, 0)]:
-        assert 0 <= x <= x + width <= chart.width + 0.02
-        assert 0 <= y <= y + height <= chart.height + 0.02
+BAR = re.compile(r"M(-?[\d.]+) ([\d.]+)v-([\d.]+)h([\d.]+)v[\d.]+z")
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size=1, max_size=168))
+def test_bars_over_time_stay_in_their_box_and_none_is_missing(values: list[tuple[int, int]]):
+    chart = charts.columns([Sums(done=done, failed=failed) for done, failed in values], 6_000_000.0, 60)
+    ended, failed = BAR.findall(chart.ended + chart.partial), BAR.findall(chart.failed)
+    for x, foot, tall, width in ended + failed:
+        assert float(x) >= 0
+        assert float(x) + float(width) <= chart.width + 0.11
+        assert float(tall) <= float(foot) == chart.height
+    assert len(ended) == len(chart.bars) == sum(done + failed > 0 for done, failed in values)
+    assert len(failed) == sum(failed > 0 for _, failed in values)
+    assert all(float(tall) >= 2 for _, _, tall, _ in failed)
+
+
+def test_a_bar_tells_its_numbers():
+    chart = charts.columns([Sums(), Sums(done=1999, failed=1, tokens=7)], 1_780_000_020.0, 60)
+    assert [bar.told for bar in chart.bars] == [
+        "2026-05-28 20:27 UTC: 2\u202f000 ended, 1 failed, 7 tokens; median wait \u2013, run \u2013"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ("a tiny yellow cube", "a tiny yellow cylinder", ("cube", "cylinder")),
+        ("so option B", "so option C", ("B", "C")),
+        ("B", "C", ("B", "C")),
+        ("three red balls and one cube here", "three red balls here", ("and one cube", "")),
+        ("the same", "the same", None),
+        ("nothing of this text stands there", "other words make up that whole one", None),
+    ],
+)
+def test_what_two_candidates_differ_in_is_told_in_their_words(first: str, second: str, told: tuple[str, str] | None):
+    found = marks.says(first, second)
+    assert (None if found is None else (found.first, found.second)) == told
 
 
 @given(st.integers(2, 16), st.randoms())

@@ -181,4 +181,4 @@ def test_a_sample_is_spread_over_the_lines():
     ],
 )
 def test_a_pair_of_answers_is_named(a: str | None, b: str | None, known: str | None, kind: str):
-    assert compare.kind_of(Pair(1, "q", known, 1, "done", a, 2, "done", b)) == kind
+    assert compare.kind_of(Pair(1, "q", "which?", known, 1, "done", a, 2, "done", b)) == kind
