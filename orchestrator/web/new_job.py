@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, get_args
+from functools import cache
+from importlib.resources import files as files_of
+from typing import Any, get_args
 
-from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from orchestrator.api.access import record
-from orchestrator.api.files import COPY_BYTES, Received, store
 from orchestrator.api.submissions import served_model
 from orchestrator.intake.survey import Report
 from orchestrator.service import new_id
 from orchestrator.submit import JobRequest, check, effective_policy, submit
+from orchestrator.web import uploads
 from orchestrator.web.pages import Ask
 from reasoning.errors import BadInput
 from reasoning.policy import FanOut, Judge, Mode, OnLimit, Policy, PromptStyle
 from reasoning.strategies import STRATEGIES
-from storage import files, overview
+from storage import datasets, files, overview
 from workers.messages import PRIORITIES
 
 MAIN = ("strategy", "mode", "candidates", "judge", "swap_check", "seed")
@@ -38,11 +37,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 INTEGERS = ("candidates", "top_k", "max_tokens", "retries", "judge_retries", "token_budget", "seed")
 NUMBERS = ("temperature", "top_p", "deadline_s")
 STORED_FILES = 30
+INPUTS = frozenset({"lines", "question", "dataset"})
+"""Text fields that become a file and are not filled in again."""
 SHOWN_ERRORS = 20
-EXAMPLE = """\
-{"custom_id": "q-1", "question": "How many circles are there?", "images": ["data:image/png;base64,..."]}
-{"custom_id": "q-2", "question": "Which is larger?", "images": ["..."], "choices": ["square", "circle"], "answer": "B"}
-{"custom_id": "q-3", "question": "What is shown?", "images": ["blob:SHA256"], "policy": {"candidates": 8}}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +62,10 @@ class Form:
     """The fields as the person left them."""
 
     values: dict[str, str] = field(default_factory=dict)
-    file: Any | None = None
-    """Row of the input file, once there is one."""
+    file: Any = None
+    """Row of the input file; None until there is one."""
+    understood: str = ""
+    """What was made of columns and images on the way to it."""
 
 
 def form(ask: Ask) -> Response:
@@ -85,10 +84,9 @@ def form(ask: Ask) -> Response:
 
 def plan(ask: Ask) -> Response:
     """Check every line and say what the job would cost. Nothing runs."""
-    filled = _filled(ask)
+    filled = _before(ask)
     try:
-        if filled.file is None:
-            raise BadInput("choose a file, or paste some lines", code="missing_file", field="file")
+        filled = _filled(ask, filled)
         request = _request(ask, filled)
         report = check(ask.use.db, ask.use.objects, request, ask.use.settings, ask.use.now)
         policy = effective_policy(request, ask.use.settings)
@@ -105,11 +103,10 @@ def plan(ask: Ask) -> Response:
 
 def run(ask: Ask) -> Response:
     """Submit what was planned."""
-    filled = _filled(ask)
+    filled = _before(ask)
     now = ask.use.now()
     try:
-        if filled.file is None:
-            raise BadInput("the file of this plan is gone; choose it again", code="missing_file", field="file")
+        filled = _filled(ask, filled)
         request = _request(ask, filled)
         with ask.use.db.write() as conn:
             job_id = submit(conn, request, ask.use.settings, now, new_id)
@@ -120,54 +117,61 @@ def run(ask: Ask) -> Response:
     return ask.go("jobs", job_id, done="submit")
 
 
+@cache
+def _example() -> str:
+    """Three lines as they may be; the same file that the page offers."""
+    return files_of("orchestrator.web").joinpath("static", "example.jsonl").read_text().rstrip()
+
+
 def _show(ask: Ask, filled: Form, *, plan: Plan | None = None, problem: BadInput | None = None) -> Response:
     with ask.use.db.read() as conn:
         models = overview.models(conn, ask.viewer.project_id, ask.use.now())
         stored = files.list_page(conn, ask.viewer.project_id, purpose="batch", limit=STORED_FILES)
+        named = datasets.list_page(conn, ask.viewer.project_id, after=None, limit=STORED_FILES)
     own = served_model(ask.use.settings.model)
     return ask.page(
         "new_job.html",
         400 if problem else 200,
         values=filled.values,
         file=filled.file,
+        understood=filled.understood,
         plan=plan,
         problem=problem,
         models=[own, *(model for model in models if model != own)],
         stored=stored,
+        named=[row.name for row in named],
+        max_images=uploads.MAX_IMAGES,
         choices=CHOICES,
         main=MAIN,
         more=[name for name in Policy().to_mapping() if name not in MAIN],
         defaults=_defaults(ask, filled.values.get("model", "")),
         priorities=tuple(PRIORITIES),
-        example=EXAMPLE,
+        example=_example(),
         shown_errors=SHOWN_ERRORS,
     )
 
 
-def _filled(ask: Ask) -> Form:
-    """The form as sent; a file or pasted lines become a stored file, so that a second look needs no second upload."""
-    values = {name: value.strip() for name, value in ask.form.items() if isinstance(value, str) and name != "lines"}
-    upload, pasted = ask.form.get("file"), ask.form.get("lines")
-    received = None
-    if isinstance(upload, UploadFile) and upload.filename:
-        received = _measured(upload.file, upload.filename)
-    elif isinstance(pasted, str) and pasted.strip():
-        received = _measured(io.BytesIO(pasted.encode(errors="surrogatepass")), "pasted.jsonl")
-    file_id = values.get("stored") or values.get("file_id")
-    if received is not None and received.size:
-        file_id = str(store(ask.use, ask.viewer.caller, received)["id"])
+def _before(ask: Ask) -> Form:
+    """The form as sent, with the file that was chosen before."""
+    values = {name: value.strip() for name, value in ask.form.items() if isinstance(value, str) and name not in INPUTS}
+    chosen = values.get("stored") or values.get("file_id")
     with ask.use.db.read() as conn:
-        row = files.get(conn, ask.viewer.project_id, file_id) if file_id else None
-    return Form(values, row)
+        return Form(values, files.get(conn, ask.viewer.project_id, chosen) if chosen else None)
 
 
-def _measured(stream: IO[bytes], filename: str) -> Received:
-    digest, size = hashlib.sha256(), 0
-    while chunk := stream.read(COPY_BYTES):
-        digest.update(chunk)
-        size += len(chunk)
-    stream.seek(0)
-    return Received(stream, filename, size, digest.hexdigest())
+def _filled(ask: Ask, before: Form) -> Form:
+    """The form with its input as a stored file, so that a second look needs no second upload.
+
+    Raises:
+        BadInput: the input cannot be read as a whole, or there is none.
+    """
+    taken = uploads.take(ask.use, ask.viewer.caller, ask.form, before.file)
+    if taken is not None:
+        with ask.use.db.read() as conn:
+            return Form(before.values, files.get(conn, ask.viewer.project_id, taken.file_id), taken.understood)
+    if before.file is None:
+        raise BadInput("choose a file, or paste some lines", code="missing_file", field="file")
+    return before
 
 
 def _request(ask: Ask, filled: Form) -> JobRequest:

@@ -125,6 +125,8 @@ class Page:
     """A line for the documentation."""
     statements: int
     """Statements that the database may be asked at most, log-in and snapshot included."""
+    files: int = 1
+    """Files that its form may bring."""
 
 
 def answer(web: Web, page: Page) -> Callable[[Request], Any]:
@@ -142,7 +144,7 @@ def answer(web: Web, page: Page) -> Callable[[Request], Any]:
                 back = None if unsafe else request.scope["path"].removeprefix(request.scope.get("root_path", ""))
                 return RedirectResponse(address(web.use.settings.path_prefix, "login", back=back), 303, HEADERS)
             if unsafe:
-                form = await request.form(max_fields=MAX_FIELDS, max_files=1, max_part_size=MAX_TEXT)
+                form = await request.form(max_fields=MAX_FIELDS, max_files=page.files, max_part_size=MAX_TEXT)
             return await run_in_threadpool(page.handler, Ask(web, request, viewer, form))
         except Exception as error:  # whatever it is, a person gets a page
             return await run_in_threadpool(error_page, web, request, error)

@@ -29,6 +29,10 @@ from orchestrator.web.broker import Broker
 from orchestrator.web.pages import Ask, Page, Web, answer
 from orchestrator.web.render import Templates
 from orchestrator.web.snapshot import Snapshots
+from orchestrator.web.uploads import MAX_IMAGES
+
+FILES = 1 + MAX_IMAGES
+"""Of the submit form."""
 
 PAGES: tuple[Page, ...] = (
     Page("GET", "/login", None, login.form, "log in with an API key", 10),
@@ -36,9 +40,17 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/logout", None, login.leave, "end the session", 3),
     Page("GET", "/", "viewer", home.overview, "what waits, what runs, who works, what needs a person", 10),
     Page("GET", "/jobs", "viewer", jobs.job_list, "jobs, filtered by the address", 12),
-    Page("GET", "/new-job", "operator", new_job.form, "submit: the form", 14),
-    Page("POST", "/new-job", "operator", new_job.plan, "submit: every line checked, the cost said, nothing run", 22),
-    Page("POST", "/new-job/run", "operator", new_job.run, "submit: do it", 16),
+    Page("GET", "/new-job", "operator", new_job.form, "submit: the form", 15),
+    Page(
+        "POST",
+        "/new-job",
+        "operator",
+        new_job.plan,
+        "submit: lines checked, the cost said, nothing run",
+        24,
+        FILES,
+    ),
+    Page("POST", "/new-job/run", "operator", new_job.run, "submit: do it", 18, FILES),
     Page("GET", "/jobs/{job_id}", "viewer", jobs.job_page, "progress, causes of failures, use, actions", 15),
     Page("POST", "/jobs/{job_id}/cancel", "operator", job_actions.cancel, "stop a job", 10),
     Page("POST", "/jobs/{job_id}/pause", "operator", job_actions.pause, "admit no more queries of a job", 10),

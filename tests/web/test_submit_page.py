@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from orchestrator.intake.ingest import ingest
-from storage import jobs
+from orchestrator.schedules.define import Author, DatasetDefinition, put_dataset
+from orchestrator.service import new_id
+from orchestrator.web import uploads
+from storage import jobs, questions
+from storage.search import Terms
 from tests.web.conftest import SAME_ORIGIN, Site
 
 
@@ -122,3 +128,95 @@ def test_a_plan_tells_engine_time_from_history(site: Site):
     filler.run(job)
     page = send(site, "/new-job", {"model": "scripted", "policy.candidates": "2"}, GOOD).text
     assert "from 1 earlier job of this policy" in page
+
+
+def png(colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (9, 9), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+PARTS = [("images", (f"{name}.png", png(name), "image/png")) for name in ("red", "blue")]
+"""A browser sends the bare names of the files that were chosen."""
+NAMED = lines(
+    *({"custom_id": name, "question": "What?", "images": [f"images/{name}.png"]} for name in ("red", "blue", "red2"))
+).replace(b"red2.png", b"red.png")
+
+
+def send_parts(site: Site, fields: dict[str, str], *parts: tuple[str, tuple[str, bytes, str]]) -> Any:
+    return site.http.post("/new-job", data=fields, files=list(parts), headers=SAME_ORIGIN, follow_redirects=False)
+
+
+def test_images_come_along_with_the_lines_that_name_them(site: Site):
+    page = send_parts(site, FIELDS, ("file", ("q.jsonl", NAMED, "")), *PARTS).text
+    assert "Submit 3 queries" in page
+    assert "2 images sent along" in page
+    answer = send(site, "/new-job/run", {**FIELDS, "file_id": file_of(page)})
+    job = answer.headers["location"].split("/")[2].partition("?")[0]
+    ingest(site.db, site.objects, site.settings, job, lambda: 1.0)
+    with site.db.read() as conn:
+        stored = {row.custom_id: row.body["images"] for row in questions.page(conn, job, Terms(), limit=9, after=0)}
+    assert stored == {
+        "red": [hashlib.sha256(png("red")).hexdigest()],
+        "blue": [hashlib.sha256(png("blue")).hexdigest()],
+        "red2": [hashlib.sha256(png("red")).hexdigest()],
+    }
+
+
+def test_images_may_come_after_the_lines_that_name_them(site: Site):
+    page = send(site, "/new-job", FIELDS, NAMED).text
+    assert "image_outside_roots" in page
+    assert "Lines name images by path" in page
+    again = send_parts(site, {**FIELDS, "file_id": file_of(page)}, *PARTS).text
+    assert "Submit 3 queries" in again
+
+
+def test_an_image_that_was_not_sent_is_named_with_its_line(site: Site):
+    page = send_parts(site, FIELDS, ("file", ("q.jsonl", NAMED, "")), PARTS[0]).text
+    assert "image_missing" in page
+    assert "images/blue.png" in page
+    assert "1 refused" in page
+
+
+def test_a_table_is_read_as_the_command_line_reads_it(site: Site):
+    table = b"id,prompt,image\n1,What is it?,red.png\n2,And this?,blue.png\n"
+    page = send_parts(site, FIELDS, ("file", ("q.csv", table, "text/csv")), *PARTS).text
+    assert "Submit 2 queries" in page
+    assert "read as csv" in page
+    assert "question from prompt" in page
+
+
+def test_images_alone_need_one_question_for_all(site: Site):
+    page = send_parts(site, FIELDS, *PARTS)
+    assert page.status_code == 400
+    assert "one question for all of them" in page.text
+    page = send_parts(site, {**FIELDS, "question": "What is {name}?"}, *PARTS)
+    assert "Submit 2 queries" in page.text
+
+
+def test_two_images_of_one_name_and_names_that_lead_elsewhere(site: Site):
+    page = send_parts(site, FIELDS, ("file", ("q.jsonl", NAMED, "")), PARTS[0], PARTS[0])
+    assert "two images are called" in page.text
+    outside = ("images", ("../../red.png", png("red"), "image/png"))
+    page = send_parts(site, {**FIELDS, "question": "What?"}, outside)
+    assert "Submit 1 query" in page.text
+
+
+def test_a_named_dataset_can_be_picked(site: Site, tmp_path: Path):
+    (tmp_path / "red.png").write_bytes(png("red"))
+    (tmp_path / "set.csv").write_text("id,question,image\n1,What?,red.png\n")
+    definition = DatasetDefinition.from_mapping(
+        {"name": "reds", "source": {"kind": "path", "address": str(tmp_path / "set.csv")}}
+    )
+    with site.db.write() as conn:
+        put_dataset(conn, definition, Author("default", ""), 1.0, new_id)
+    assert "<option>reds</option>" in site.get("/new-job").text
+    assert "Submit 1 query" in send(site, "/new-job", {**FIELDS, "dataset": "reds"}).text
+    assert "there is no dataset" in send(site, "/new-job", {**FIELDS, "dataset": "greens"}).text
+
+
+def test_more_images_than_a_form_takes_are_refused(site: Site):
+    many = [("images", (f"{n}.png", b"x", "image/png")) for n in range(uploads.MAX_IMAGES + 2)]
+    page = send_parts(site, FIELDS, *many)
+    assert page.status_code == 400
+    assert "Too many files" in page.text
