@@ -31,9 +31,12 @@ def insert_ignore(target: Table, conn: Connection) -> postgresql.Insert | sqlite
 
     Add `.returning(...)` to learn which rows were new.
     """
-    if conn.dialect.name == "postgresql":
-        return postgresql.insert(target).on_conflict_do_nothing()
-    return sqlite.insert(target).on_conflict_do_nothing()
+    return insert_into(target, conn).on_conflict_do_nothing()
+
+
+def insert_into(target: Table, conn: Connection) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that can be told what to do with a row that is there already: both databases spell that alike."""
+    return postgresql.insert(target) if conn.dialect.name == "postgresql" else sqlite.insert(target)
 
 
 class _Ids(TypeDecorator[Any]):

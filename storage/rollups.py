@@ -12,8 +12,8 @@ from operator import add
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, and_, case, cast, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from storage.portable import insert_into
 from storage.tables import Job, Query, Rollup
 
 _ROLLUPS = Rollup.__table__
@@ -200,8 +200,7 @@ def _step(seconds: ColumnElement[float]) -> ColumnElement[int | None]:
 def _replace(conn: Connection, width_s: int, found: Mapping[tuple[float, str], Mapping[str, Any]]) -> None:
     if not found:
         return
-    insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(_ROLLUPS)
+    statement = insert_into(_ROLLUPS, conn)
     columns = ("done", "failed", "calls", "tokens", "waiting_ms", "running_ms")
     keys = [_ROLLUPS.c.bucket, _ROLLUPS.c.width_s, _ROLLUPS.c.model]
     rows = [

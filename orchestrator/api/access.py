@@ -12,7 +12,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Connection
 
-from orchestrator import limits
 from orchestrator.api.errors import Refused
 from orchestrator.api.services import Services, services
 from storage import access
@@ -58,16 +57,10 @@ def allowed(role: Role) -> Callable[[Request], Caller]:
         caller = identify(use, bearer(request))
         if not caller.may(role):
             raise Refused(403, f"this key has the role {caller.role}; this needs {role}", "insufficient_role")
-        use.rates.take(caller.project_id, use.now(), lambda project_id: _requests_per_minute(use, project_id))
+        use.rates.take(use.db, caller.project_id, use.now())
         return caller
 
     return check
-
-
-def _requests_per_minute(use: Services, project_id: str) -> int | None:
-    with use.db.read() as conn:
-        limit = limits.limits_of(conn, project_id).get("requests_per_minute")
-    return None if limit is None else int(limit)
 
 
 Viewer = Annotated[Caller, Depends(allowed("viewer"))]

@@ -28,6 +28,7 @@ class Services:
     touched: dict[str, float] = field(default_factory=dict)
     """When this process last noted the use of a key, by key id."""
     rates: Rates = field(default_factory=Rates)
+    """What this process knows of the projects' limits on requests."""
 
 
 def services(request: Request) -> Services:

@@ -6,7 +6,7 @@ Times are seconds since the epoch (UTC, double); ids of things that users name a
 
 from __future__ import annotations
 
-from storage.tables.access import ApiKey, AuditEntry, Project
+from storage.tables.access import ApiKey, AuditEntry, Project, RequestRate
 from storage.tables.base import Base
 from storage.tables.files import Blob, File
 from storage.tables.fleet import Duty, QueueControl, Rollup, Worker
@@ -29,6 +29,7 @@ __all__ = [
     "Project",
     "Query",
     "QueueControl",
+    "RequestRate",
     "Rollup",
     "Schedule",
     "Slot",

@@ -22,6 +22,16 @@ class Project(Base):
     created_at: Mapped[float]
 
 
+class RequestRate(Base):
+    """How far ahead a project with a limit on requests has used it; `storage.rates` alone writes here."""
+
+    __tablename__ = "request_rates"
+
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True)
+    full_at: Mapped[float]
+    """When the project may send a whole minute's requests at once again."""
+
+
 class ApiKey(Base):
     """A bearer token, stored as a hash and shown once."""
 

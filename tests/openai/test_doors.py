@@ -8,14 +8,12 @@ import httpx
 import openai
 import pytest
 
-from orchestrator.api.errors import Refused
-from orchestrator.api.rates import Rates
 from orchestrator.dispatch import dispatch
 from orchestrator.expiry import remove_expired
 from orchestrator.limits import checked_limits
 from reasoning.errors import BadInput
 from storage import access
-from tests.openai.wire import ENDPOINT, Wire, check_types, jsonl, line
+from tests.openai.wire import ENDPOINT, Wire, check_types, jsonl, line, make_client, served, settings_of
 
 JSON = {"content-type": "application/json"}
 
@@ -79,18 +77,16 @@ def test_requests_a_minute_are_limited_with_retry_after(wire: Wire):
     assert wire.client(wire.key("calm")).batches.list().data == []
 
 
-def test_a_bucket_fills_steadily():
-    rates, now = Rates(), 100.0
-    for _ in range(60):
-        rates.take("p", now, lambda _: 60)
-    with pytest.raises(Refused) as error:
-        rates.take("p", now, lambda _: 60)
-    assert error.value.headers == {"retry-after": "1", "retry-after-ms": "1000"}
-    rates.take("p", now + 1.0, lambda _: 60)
-    with pytest.raises(Refused):
-        rates.take("p", now + 1.0, lambda _: 60)
-    for _ in range(100):
-        rates.take("q", now, lambda _: None)
+def test_all_api_processes_count_together(wire: Wire):
+    key = wire.key("busy", requests_per_minute=3)
+    other = settings_of(wire.settings.data_dir)
+    with served(other, wire.db, wire.objects) as url, make_client(url, key) as second:
+        first = wire.client(key)
+        for client in (first, second, first):
+            client.batches.list()
+        for client in (first, second, second):
+            with pytest.raises(openai.RateLimitError):
+                client.batches.list()
 
 
 def test_storage_is_limited(wire: Wire):

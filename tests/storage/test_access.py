@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import select
 
 from reasoning.errors import BadInput
-from storage import access
+from storage import access, rates
 from storage.access import Caller, create_key, find_caller, revoke_key
 from storage.database import Database
 from storage.tables import ApiKey, AuditEntry
@@ -94,3 +96,25 @@ def test_what_was_done_is_written_down(database: Database):
         "why",
         None,
     )
+
+
+def test_requests_may_come_at_once_and_then_steadily(database: Database):
+    now = 1_800_000_000.25
+    with database.write() as conn:
+        assert [rates.take(conn, "default", 60, now) for _ in range(60)] == [0.0] * 60
+        assert rates.take(conn, "default", 60, now) == pytest.approx(1.0, abs=1e-5)
+        assert rates.take(conn, "default", 60, now + 0.5) == pytest.approx(0.5, abs=1e-5)
+        assert rates.take(conn, "default", 60, now + 1.0) == 0.0
+        assert rates.take(conn, "default", 60, now + 1.0) > 0.9
+        assert rates.take(conn, "default", 60, now + 4000.0) == 0.0
+        assert rates.take(conn, "default", 1, now + 8000.0) == 0.0
+        assert rates.take(conn, "default", 1, now + 8000.0) == pytest.approx(60.0, abs=1e-5)
+
+
+def test_requests_that_come_together_are_all_counted(database: Database):
+    def one(_number: int) -> float:
+        with database.write() as conn:
+            return rates.take(conn, "default", 5, 1_800_000_000.0)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(one, range(20))).count(0.0) == 5
