@@ -2,17 +2,22 @@
 
     python -m benchmarks.schedules [COUNT]
 
+The figures go to `benchmarks/results/schedules.json`.
 Simulated seconds pass one at a time, each with one tick; only the time that the process computes is counted. Slots
 that are to run are decided and written; making their jobs is work of its own and not part of a tick.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import random
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import insert
 
@@ -26,6 +31,7 @@ from storage.database import Database, open_database
 from storage.settings import Settings
 from storage.tables import Dataset, Schedule
 
+RESULT = Path(__file__).parent / "results" / "schedules.json"
 START = 1_795_435_200.0
 """2026-11-23 12:00 UTC."""
 SECONDS = 300
@@ -83,7 +89,8 @@ def filled(folder: Path, count: int, expression: object) -> Database:
     return database
 
 
-def measure(name: str, expression: object, count: int) -> None:
+def measure(name: str, expression: object, count: int) -> dict[str, Any]:
+    """Print and return what ticking costs under one kind of load."""
     with tempfile.TemporaryDirectory() as folder:
         database = filled(Path(folder), count, expression)
         longest, decided = 0.0, 0
@@ -98,16 +105,29 @@ def measure(name: str, expression: object, count: int) -> None:
             f"longest tick {1000 * longest:7.1f} ms"
         )
         database.close()
+    return {
+        "load": name,
+        "slots_per_s": round(decided / SECONDS, 1),
+        "share_of_core": round(share, 5),
+        "longest_tick_ms": round(1000 * longest, 1),
+    }
 
 
 def main() -> None:
+    """Measure, print and write the result."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
     set_up_logs(Settings(log_level="error"), "bench")
     print(f"{count} schedules, {SECONDS} simulated seconds each, SQLite")
-    measure("nightly, spread over the day", nightly, count)
-    measure("hourly, spread over the hour", hourly, count)
-    measure("every 5 minutes, all at once", five_minutely, count)
-    measure("every minute, all at once", minutely, count)
+    loads = (
+        ("nightly, spread over the day", nightly),
+        ("hourly, spread over the hour", hourly),
+        ("every 5 minutes, all at once", five_minutely),
+        ("every minute, all at once", minutely),
+    )
+    found: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count(), "python": platform.python_version()}
+    found |= {"database": "sqlite", "schedules": count, "simulated_s": SECONDS}
+    found["ticking"] = [measure(name, expression, count) for name, expression in loads]
+    RESULT.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -81,4 +81,6 @@ def outcome(job: Any, report: dict[str, Any], failed_share: float) -> tuple[str,
     if job.status == "expired" or failed > failed_share * rows:
         return "failed", "unanswered", f"{failed} of {rows} rows have no answer"
     said = f"{report['computed']} of {rows} rows computed, {report['reused']} reused"
+    if report["settings_changed"]:
+        said += f", as {' and '.join(report['settings_changed'])} changed"
     return "done", "answered", said if not failed else f"{said}, {failed} without an answer"
