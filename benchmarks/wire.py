@@ -1,7 +1,8 @@
 """What the wire costs: reading lines in, the way to the first token, lists over a million queries, memory of 200 MB.
 
 Run `python -m benchmarks.wire`; the result goes to `benchmarks/results/wire.json`. All of it on Postgres, over
-real HTTP, with the scripted engine where an engine is needed.
+real HTTP, with the scripted engine where an engine is needed. On a machine with other work, keep that out
+(`chrt -r 1` before the command); the result says how it was run.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     found: dict[str, Any] = {"machine": platform.machine(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
+    found["real_time"] = os.sched_getscheduler(0) == os.SCHED_RR
     with tempfile.TemporaryDirectory() as folder, private_postgres() as postgres:
         url = postgres.url(postgres.create())
         with stack(url, Path(folder) / "live") as (address, process):
