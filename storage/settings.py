@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """Set when a proxy serves the API and pages under a path."""
     read_only: bool = False
     """Pages and API refuse every change."""
+    environment: str = Field(default="", max_length=30)
+    """Name shown in the head of every page, such as `staging`; one that begins with `prod` is shown in red."""
 
     model: str = "demo"
     """What workers load: `demo`, `scripted`, a folder, a hub id or `openai:BASE_URL#MODEL`."""

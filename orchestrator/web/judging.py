@@ -16,6 +16,8 @@ from storage import questions
 
 SAMPLE = 200
 """Queries looked at, evenly over the lines: exact enough for a share, and bounded for a job of any size."""
+MOSTLY, OFTEN = 0.5, 0.2
+"""Shares of verdicts that changed with the order, or of replies that could not be read, which are called so."""
 BINS = 10
 """Of the histogram of margins, 0 to 1."""
 ORDER = ("summary", "caption", "reasoning", "conclusion", "whole")
@@ -54,6 +56,23 @@ class Health:
         for margin in self.margins:
             counts[min(BINS - 1, int(margin * BINS))] += 1
         return counts
+
+    @property
+    def finding(self) -> str:
+        """What the numbers come to, in a sentence."""
+        if not self.read:
+            return "No reply of the judge could be read."
+        if self.swapped and self.disagreed >= MOSTLY * self.swapped:
+            return "Mostly the place decided, not the text: swapped, the same pair got the other verdict."
+        if self.swapped and self.disagreed >= OFTEN * self.swapped:
+            return (
+                "Many verdicts changed with the order in which the two were shown; close calls are decided by chance."
+            )
+        if self.unread >= OFTEN * self.showings:
+            return "Many replies could not be read; their matches were decided by the fallback."
+        if not self.swapped:
+            return "Each pair was shown in one order, so a preference for a place cannot be told from a choice."
+        return "Most verdicts held when the order was swapped."
 
     def add(self, status: str, showings: Sequence[Mapping[str, Any]]) -> None:
         """Count one comparison."""

@@ -26,7 +26,7 @@ def address(prefix: str, *parts: object, **params: object) -> str:
 class Templates:
     """The templates of one process."""
 
-    def __init__(self, prefix: str, assets: Assets) -> None:
+    def __init__(self, prefix: str, assets: Assets, environment: str = "") -> None:
         self._env = Environment(
             loader=PackageLoader("orchestrator.web", "templates"),
             autoescape=True,
@@ -41,6 +41,7 @@ class Templates:
             static=lambda name: f"{address(prefix, 'static', name)}?v={assets.digest(name)}",
             version=version("stagebeam"),
             dash=numbers.DASH,
+            environment=environment,
         )
         self._env.filters.update(
             shown=shown,

@@ -84,7 +84,7 @@ PAGES: tuple[Page, ...] = (
 def make_pages(services: Services) -> list[BaseRoute]:
     """The routes of the pages, to be added after all others: the last one answers what nobody else does."""
     assets = Assets()
-    templates = Templates(services.settings.path_prefix, assets)
+    templates = Templates(services.settings.path_prefix, assets, services.settings.environment)
     snapshots = Snapshots(services.db, services.settings.heartbeat_s)
     web = Web(services, templates, snapshots, Broker(services.publisher))
     routes: list[BaseRoute] = [

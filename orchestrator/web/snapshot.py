@@ -157,7 +157,7 @@ class Snapshots:
         with self._db.read() as conn:
             active = overview.active(conn, project_id)
             calls = overview.open_calls(conn)
-            workers = [self._worker(row, now) for row in overview.workers(conn, now)]
+            workers = sorted((self._worker(row, now) for row in overview.workers(conn, now)), key=_standing)
             controls = {row.model: row for row in overview.controls(conn)}
             attention = overview.attention(conn, project_id, now)
             jobs = overview.jobs_by_status(conn, project_id)
@@ -172,6 +172,11 @@ class Snapshots:
         if state == "ready":
             state = "busy" if row.in_hand else "idle"
         return WorkerView(row, state, age)
+
+
+def _standing(worker: WorkerView) -> tuple[bool, bool, str]:
+    """Those that live first, then those that were lost, then those that stopped as they were told."""
+    return not worker.alive, worker.state == "stopped", worker.row.id
 
 
 def _models(
