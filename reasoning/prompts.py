@@ -2,14 +2,15 @@
 
 Three styles. `standard` explains the four stages in a system message, for models that were not trained on
 them. `tuned` leaves that out, for checkpoints such as LLaVA-CoT whose weights hold the format. `compact`
-also shortens the judge prompt to the data itself, for small models trained on exactly these lines.
+also shortens the judge prompt to the data itself, for small models trained on exactly these lines: what both
+texts begin with is said once, as far as it is near, and what they end with is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,6 +81,9 @@ _CRITERIA: Mapping[str, str] = {
     ),
     WHOLE: "the better answer to the question: correct first, then clear",
 }
+
+_BOTH_WORDS, _APART_WORDS, _AFTER_WORDS = 28, 32, 3
+"""Words of a compact comparison: shared ones before the difference, of the difference, and shared ones after it."""
 
 _HINT_STAGES: Mapping[str, tuple[Stage, ...]] = {
     Stage.REASONING: (Stage.CAPTION,),
@@ -154,5 +158,25 @@ def _full_comparison(query: Query, judge: Judge, stage: str, kept: Mapping[Stage
 
 def _compact_comparison(query: Query, stage: str, kept: Mapping[Stage, str], shown: tuple[str, str]) -> str:
     hints = [f"{s.tag} : {kept[s]}" for s in _HINT_STAGES.get(stage, ()) if s in kept]
-    lines = [f"judge {stage} : {question_text(query)}", *hints, f"1 : {shown[0]}", f"2 : {shown[1]}", "better :"]
+    both, first, second = _apart(*shown)
+    shared = [f"both : {both}"] if both else []
+    lines = [
+        *(f"judge {stage} : {question_text(query)}", *hints, *shared),
+        *(f"1 : {first}", f"2 : {second}", "better :"),
+    ]
     return "\n".join(lines)
+
+
+def _apart(first: str, second: str) -> tuple[str, str, str]:
+    """What both texts begin with (its last words), and how each goes on until they agree again."""
+    ours, theirs = first.split(), second.split()
+    begin = _common(ours, theirs)
+    end = min(_common(ours[::-1], theirs[::-1]), len(ours) - begin, len(theirs) - begin)
+    both = ours[max(0, begin - _BOTH_WORDS) : begin]
+    rests = (words[begin : min(len(words) - end + _AFTER_WORDS, begin + _APART_WORDS)] for words in (ours, theirs))
+    return " ".join(both), *(" ".join(rest) for rest in rests)
+
+
+def _common(ours: Sequence[str], theirs: Sequence[str]) -> int:
+    """How many words two texts begin with alike."""
+    return next((k for k, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))

@@ -26,7 +26,7 @@ TILE = 96
 """Pixels of the one image tile, width and height."""
 CONTEXT = 512
 """Tokens of prompt and answer together."""
-SETTINGS = {"prompts": "compact", "policy": {"temperature": 0.9, "top_p": 0.95, "max_tokens": 200}}
+SETTINGS = {"prompts": "compact", "policy": {"temperature": 0.9, "top_p": 0.95, "max_tokens": 320}}
 """What a model folder says of itself in `stagebeam.json`: wording of prompts, and defaults of a job's policy."""
 _GATE = 0.6
 """Start value of the gates; tanh(0.6) lets about half through."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import MllamaForConditionalGeneration
 from trl import SFTConfig
 
 from training.sft.trainer import Trainer
+from training.small.harvest import Harvested
 from training.small.model import build_config, build_model, save
 from training.small.optimizer import build_optimizer
 from training.small.stream import Collator, Phase
@@ -69,10 +71,19 @@ def rate_factor(recipe: Recipe, step: int) -> float:
     return max(0.05, 1 - 0.95 * (step - start) / (recipe.steps - start))
 
 
-def train(recipe: Recipe, out: Path, *, start: Path | None = None, resume: bool = True, **extra: Any) -> None:
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    start: Path | None = None,
+    resume: bool = True,
+    harvested: Mapping[str, Sequence[Harvested]] | None = None,
+    **extra: Any,
+) -> None:
     """Train into `out`: checkpoints, metrics, and at the end the model folder `out/model`.
 
-    `start` is a model folder whose weights the run begins with; without it they are fresh.
+    `start` is a model folder whose weights the run begins with; without it they are fresh. `harvested` holds what
+    the kinds `own-STAGE` of the phases are made of.
     """
     tokenizer = build_tokenizer()
     config = build_config(tokenizer, recipe.width)
@@ -109,7 +120,7 @@ def train(recipe: Recipe, out: Path, *, start: Path | None = None, resume: bool 
         model=model,
         args=SFTConfig(**settings),
         train_dataset=Dataset.from_dict({"row": range(recipe.steps * recipe.batch)}),
-        data_collator=Collator(tokenizer, recipe.phases, recipe.batch, recipe.seed),
+        data_collator=Collator(tokenizer, recipe.phases, recipe.batch, recipe.seed, harvested=harvested),
         processing_class=tokenizer,
         optimizers=(optimizer, schedule),
     )

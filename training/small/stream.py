@@ -18,15 +18,19 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from reasoning.stages import Stage
+from training.scenes.render import render
 from training.scenes.world import Split, stream
+from training.small.harvest import Harvested
 from training.small.model import TILE
-from training.small.rows import Row, build
+from training.small.rows import Row, as_query, build, judge_row
 from training.small.tokenizer import DECISIVE, IMAGE
 
 MASKED = -100
 """Label of tokens that carry no loss."""
 _MULTIPLE = 8
 """Lengths are padded to a multiple of this many tokens."""
+OWN = "own-"
+"""Kinds `own-STAGE` are judge rows from the model's own mistakes (see `harvest`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +54,32 @@ class Collator:
         batch: int,
         seed: int,
         split: Split = "train",
+        harvested: Mapping[str, Sequence[Harvested]] | None = None,
     ) -> None:
         self._tokenizer, self._phases, self._batch = tokenizer, tuple(phases), batch
         self._seed, self._split = seed, split
+        # Rows of about equal length side by side: a batch is as long as its longest.
+        self._own = {stage: sorted(found, key=_length) for stage, found in (harvested or {}).items()}
         self._image_id = tokenizer.convert_tokens_to_ids(IMAGE)
 
     def __call__(self, examples: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
         numbers = [example["row"] for example in examples]
         kind, things = self.content(numbers[0] // self._batch)
-        rows = [build(kind, self._split, self._seed, number, things) for number in numbers]
+        if kind.startswith(OWN):
+            rows = self._own_rows(kind.removeprefix(OWN), numbers)
+        else:
+            rows = [build(kind, self._split, self._seed, number, things) for number in numbers]
         return encode(rows, self._tokenizer, self._image_id)
+
+    def _own_rows(self, stage: str, numbers: Sequence[int]) -> list[Row]:
+        found = self._own[stage]
+        start = int(stream(self._split, self._seed, 2**61 + numbers[0]).integers(len(found)))
+        rows = []
+        for place, number in enumerate(numbers):
+            scene, question, pair = found[(start + place) % len(found)]
+            better_first = bool(stream(self._split, self._seed, number).random() < 0.5)
+            rows.append(judge_row(as_query(question), pair, better_first, explain=False, image=render(scene)))
+        return rows
 
     def content(self, step: int) -> tuple[str, tuple[int, int]]:
         """Kind of the rows of a batch and how many things their scenes have."""
@@ -84,10 +104,18 @@ def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, image_id: in
     attention = np.zeros(shape, dtype=np.int64)
     decisive = set(tokenizer.convert_tokens_to_ids(list(DECISIVE)))
     begin = tokenizer.convert_tokens_to_ids(Stage.REASONING.open_tag)
+    said = _Said(*tokenizer.convert_tokens_to_ids(["yes", "no", ":"]))
     for place, (row, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True)):
         end = len(prompt) + len(reply)
         ids[place, :end] = prompt + reply
-        labels[place, len(prompt) : end] = _decisive(reply, begin, decisive) if row.decisive else reply
+        if row.rights:
+            # The word is asked about once it was read: where the model would write the next one.
+            labels[place, len(prompt) + 1 : end] = [said.of(right) for right in row.rights[: len(reply) - 1]]
+        else:
+            labels[place, len(prompt) : end] = _decisive(reply, begin, decisive) if row.decisive else reply
+        if row.better is not None:
+            for text, start in enumerate(said.starts(prompt)):
+                labels[place, start + 1] = said.of(text == row.better)
         attention[place, :end] = 1
     seen = np.cumsum(ids == image_id, axis=1)
     one = np.ones((len(rows), 1), dtype=np.int64)
@@ -101,6 +129,27 @@ def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, image_id: in
         "cross_attention_mask": seen[..., None, None],
     }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """Token ids of what is said about a word, and of the colon that a text of a comparison stands behind."""
+
+    yes: int
+    no: int
+    colon: int
+
+    def of(self, right: bool | None) -> int:
+        return MASKED if right is None else self.yes if right else self.no
+
+    def starts(self, prompt: list[int]) -> tuple[int, int]:
+        """Where the two texts of a judge prompt begin: behind the last colons but one."""
+        colons = [place for place, token in enumerate(prompt) if token == self.colon]
+        return colons[-3] + 1, colons[-2] + 1
+
+
+def _length(harvested: Harvested) -> int:
+    return len(harvested[2].better) + len(harvested[2].worse)
 
 
 def _decisive(reply: list[int], begin: int, words: set[int]) -> list[int]:
