@@ -76,7 +76,7 @@ def find_columns(names: Sequence[str], spec: SourceSpec) -> Columns:
     def chosen(part: str) -> list[str]:
         if part in given:
             return [name for name in given[part] if name]
-        return _guess(part, names)
+        return guess(part, names)
 
     def one(part: str) -> str | None:
         found = chosen(part)
@@ -102,7 +102,8 @@ def find_columns(names: Sequence[str], spec: SourceSpec) -> Columns:
     return columns
 
 
-def _guess(part: str, names: Sequence[str]) -> list[str]:
+def guess(part: str, names: Sequence[str]) -> list[str]:
+    """The columns that a part is taken from when nobody says."""
     by_lower = {name.lower(): name for name in reversed(names)}
     if part == "images":
         numbered = [name for name in names if _NUMBERED.fullmatch(name)]

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from orchestrator.datasets import columnar, folders, tables
-from orchestrator.datasets.columns import find_columns, to_lines
+from orchestrator.datasets.columns import find_columns, guess, to_lines
 from orchestrator.datasets.converted import Convert, from_anthropic, from_gemini
 from orchestrator.datasets.spec import Line, OpenFile, Row, Source, SourceSpec
 from orchestrator.intake.lines import TooLong, split_lines
@@ -22,6 +22,8 @@ MAX_LINE_BYTES = 64 * 2**20
 MAX_BYTES = 200 * 2**30
 """Decompressed bytes of a text input."""
 HEAD_BYTES = 8
+_LOOKED_AT = 1000
+"""Lines at most among which the first readable one tells the form of all."""
 
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".pq": "parquet"}
 _PACKED = (".gz", ".gzip", ".zst", ".zstd")
@@ -71,7 +73,8 @@ def _folder_format(folder: Path) -> str:
 
 
 def _read_jsonl(spec: SourceSpec) -> Source:
-    first = next(_records(spec), None)
+    readable = (record for record in islice(_records(spec), _LOOKED_AT) if set(record) != {"error"})
+    first = next(readable, None)
     form = "native" if first is None else _form(first, spec)
     if form == "columns":
         assert first is not None  # noqa: S101 - only a record has columns
@@ -93,8 +96,9 @@ def _form(record: Mapping[str, Any], spec: SourceSpec) -> str:
         return "gemini"
     if "body" in record and "question" not in record:
         return "chat"
-    if {"custom_id", "question", "images"} <= set(record) and not spec.columns and spec.question is None:
-        return "native"
+    if {"custom_id", "question"} <= set(record) and not spec.columns and spec.question is None:
+        # Without a column to take for the images, a misspelled field is more likely than a table.
+        return "native" if "images" in record or not guess("images", list(record)) else "columns"
     return "columns"
 
 

@@ -145,6 +145,17 @@ def feature_table(count: int) -> pa.Table:
     })  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "first", [b'{"custom_id": "a", "question": "caf\xe9"}', b'{"custom_id": "a", "question": "x", "imags": []}']
+)
+def test_a_first_line_that_is_wrong_leaves_the_lines_native(tmp_path: Path, first: bytes):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(first + b'\n{"custom_id": "b", "question": "x", "images": ["i.png"]}\n')
+    source = open_source(SourceSpec(location=path))
+    assert (source.format, source.mapping) == ("jsonl", {})
+    assert len(list(source.lines)) == 2
+
+
 def test_parquet_with_image_features(tmp_path: Path):
     path = tmp_path / "x.parquet"
     pq.write_table(feature_table(40), path, row_group_size=7)
