@@ -9,12 +9,13 @@ import orjson
 from fastapi import APIRouter, Body, Query
 
 from orchestrator.api.access import Operator, Viewer, record
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import page
 from orchestrator.api.errors import NotFound
 from orchestrator.api.paging import After, DryRun, Limit
 from orchestrator.api.rehearse import rehearsed
 from orchestrator.api.services import Services, Use
-from orchestrator.schedules.define import Author, DatasetDefinition, put_dataset, refuse_managed
+from orchestrator.schedules.define import Author, DatasetDefinition, put_dataset, refuse_managed, shown_changes
 from orchestrator.schedules.documents import dataset_document
 from orchestrator.schedules.sources import SourceReader, SourceSettings, check_reach
 from orchestrator.service import new_id
@@ -22,7 +23,7 @@ from reasoning.errors import BadInput
 from storage import datasets
 from storage.access import Caller
 
-router = APIRouter(prefix="/api/datasets", tags=["datasets"])
+router = APIRouter(route_class=JsonRoute, prefix="/api/datasets", tags=["datasets"])
 
 Definition = Annotated[dict[str, Any], Body()]
 SHOWN_ROWS = 20
@@ -45,7 +46,7 @@ def put(name: str, definition: Definition, use: Use, caller: Operator, dry_run: 
     check_reach(SourceSettings.from_mapping(wanted.source), use.settings, admin=caller.may("admin"))
     author = Author(caller.project_id, caller.key_id or "local")
     row, changes = rehearsed(use.db, lambda conn: put_dataset(conn, wanted, author, use.now(), new_id), dry_run=dry_run)
-    return {**dataset_document(row), "changes": [change.to_json() for change in changes]}
+    return {**dataset_document(row), "changes": [change.to_json() for change in shown_changes(changes)]}
 
 
 @router.get("/{name}")

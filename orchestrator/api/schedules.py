@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api.access import Operator, Viewer, record
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import page
 from orchestrator.api.errors import NotFound
 from orchestrator.api.jobs import Change as Reasoned
@@ -16,7 +17,7 @@ from orchestrator.api.rehearse import rehearsed
 from orchestrator.api.services import Services, Use
 from orchestrator.schedules import acts
 from orchestrator.schedules.backfill import CAP, BackfillRequest, plan_backfill, run_backfill
-from orchestrator.schedules.define import Author, ScheduleDefinition, put_schedule, refuse_managed, shown_change
+from orchestrator.schedules.define import Author, ScheduleDefinition, put_schedule, refuse_managed, shown_changes
 from orchestrator.schedules.definitions import apply_definitions, checked_definitions
 from orchestrator.schedules.documents import backfill_document, rule_document, schedule_document
 from orchestrator.schedules.rule import Rule
@@ -25,7 +26,7 @@ from orchestrator.service import new_id
 from storage import datasets, schedules, slots
 from storage.access import Caller
 
-router = APIRouter(prefix="/api/schedules", tags=["schedules"])
+router = APIRouter(route_class=JsonRoute, prefix="/api/schedules", tags=["schedules"])
 
 Document = Annotated[dict[str, Any], Body()]
 TICKS = 10
@@ -87,7 +88,7 @@ def put(name: str, definition: Document, use: Use, caller: Operator, dry_run: Dr
     return {
         **found,
         "next": rule_document(wanted.rule, use.now())["next"],
-        "changes": [shown_change(change).to_json() for change in changes],
+        "changes": [change.to_json() for change in shown_changes(changes)],
     }
 
 

@@ -116,7 +116,13 @@ def preview(
 
     with connect() as api:
         found = api.get(f"{_path(name)}/preview", at=_moment(at), rows=rows or None)
-    document(found, as_json=as_json)
+    if as_json:
+        document(found, as_json=True)
+        return
+    if found["would"]:
+        listing(found["would"], ("local", "action", "reason", "note"), as_json=False)
+    shown = {"slots due by then": found["would_count"], "next": ", ".join(entry["local"] for entry in found["next"])}
+    document({**shown, **({"run": found["run"]} if found["run"] else {})}, as_json=False)
 
 
 @app.command()
@@ -153,7 +159,10 @@ def backfill(  # noqa: PLR0913, PLR0917 - a parameter for each flag
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run slots of the past, behind all other work. Look first with --dry-run: it lists them and tells the cost."""
+    """Run slots of the past, over the dataset as it is now and behind all other work.
+
+    Look first with --dry-run: it lists the slots and tells the cost.
+    """
     from orchestrator.cli.terminal.client import connect
 
     body = {
@@ -171,7 +180,10 @@ def backfill(  # noqa: PLR0913, PLR0917 - a parameter for each flag
         document(found, as_json=True)
         return
     listing(found["slots"], ("local", "was", "attempt"), as_json=False)
-    say(f"{found['count']} slots {'would run' if dry_run else 'were made'}")
+    say(f"{found['count']} slots {'would run' if dry_run else 'were made'}: {found['reads']}.")
+    if dry_run and found["cost_at_most"] is not None:
+        cost = found["cost_at_most"]
+        say(f"At most {cost['candidates_max']} candidates are drawn in all; rows that did not change cost nothing.")
 
 
 @app.command()

@@ -35,7 +35,7 @@ ASK_BYTES = 4 * 2**20
 ASK_HASHES = 500
 """Images asked about in one question."""
 
-ADVICE = "Put it below the folder of the input file, or allow its folder with --image-root."
+ADVICE = "Put it below the folder of the input file, or allow its folder (--image-root, or STAGEBEAM_IMAGE_ROOTS)."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,13 @@ CONFIRMED_ABOVE = 50
 PRIORITY = "background"
 
 
+READS = (
+    "every one of these runs reads the dataset as it is now, not as it was at the time of its slot; only an SQL source "
+    "that uses :slot can tell the difference"
+)
+"""What people must know before they ask for one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillRequest:
     """What is asked for; times in seconds since the epoch, both included."""

@@ -7,7 +7,7 @@ decided keep the version and policy that they were decided under.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -245,12 +245,23 @@ def _change(conn: Connection, row: Any, wanted: dict[str, Any], now: float) -> N
     schedules.change(conn, row.id, {"cursor_at": start, "next_at": next_due(plan_of(changed), start)}, now)
 
 
-def shown_change(change: Change) -> Change:
-    """A difference as people may see it."""
-    if change.field != "options":
-        return change
-    before, after = (None if value is None else without_secret(value) for value in (change.before, change.after))
-    return Change(change.field, before, after)
+def shown_changes(changes: Iterable[Change]) -> list[Change]:
+    """Differences as people may see them, without secrets: of a part that was there before, only what differs in it."""
+    return [shown for change in changes for shown in _shown(change)]
+
+
+def _shown(change: Change) -> Iterator[Change]:
+    before, after = change.before, change.after
+    if change.field == "options":
+        before, after = (None if value is None else without_secret(value) for value in (before, after))
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        yield Change(change.field, before, after)
+        return
+    differing = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    for name in differing:
+        yield Change(f"{change.field}.{name}", before.get(name), after.get(name))
+    if not differing:  # a secret took the place of another
+        yield Change(change.field, HIDDEN, HIDDEN)
 
 
 def without_secret(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,7 +314,7 @@ def _note(conn: Connection, author: Author, action: str, subject: str, now: floa
         action=action,
         subject=subject,
         now=now,
-        details={"changes": [shown_change(change).to_json() for change in changes]},
+        details={"changes": [change.to_json() for change in shown_changes(changes)]},
     )
 
 

@@ -26,6 +26,7 @@ from orchestrator.schedules.define import (
     ScheduleDefinition,
     put_dataset,
     put_schedule,
+    shown_changes,
 )
 from reasoning.errors import BadInput, nearest
 
@@ -113,7 +114,9 @@ def apply_definitions(
 
 def _applied(kind: str, name: str, row: Any, changes: list[Change], now: float) -> Applied:
     created = row.created_at == now and bool(changes) and all(change.before is None for change in changes)
-    return Applied(kind, name, "created" if created else "changed" if changes else "unchanged", tuple(changes))
+    return Applied(
+        kind, name, "created" if created else "changed" if changes else "unchanged", tuple(shown_changes(changes))
+    )
 
 
 class _telling:  # noqa: N801 - used as a verb

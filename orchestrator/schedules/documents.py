@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.schedules.backfill import BackfillPlan
+from orchestrator.schedules.backfill import READS, BackfillPlan
 from orchestrator.schedules.define import without_secret
 from orchestrator.schedules.due import Due
 from orchestrator.schedules.occurrences import following
@@ -129,6 +129,7 @@ def backfill_document(plan: BackfillPlan, zone: str) -> dict[str, Any]:
         "rows_each": plan.rows_each,
         "cost_at_most": plan.cost,
         "needs_confirmation": plan.needs_confirmation,
+        "reads": READS,
         "slots": [
             {"due_at": slot.due_at, "local": shown(slot.due_at, zone), "was": slot.was, "attempt": slot.attempt}
             for slot in plan.slots

@@ -32,7 +32,14 @@ MAX_TERMS = 60
 MAX_TIMES = 24
 """Times of day of a calendar rule."""
 
-_FIELDS = ("minute", "hour", "day of month", "month", "day of week")
+_FIELDS = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day of month": "1 to 31, or L for the last, and a day that one of the months has",
+    "month": "1 to 12 or JAN to DEC",
+    "day of week": "0 to 7 or SUN to SAT (0 and 7 are Sunday)",
+}
+"""Fields of a cron expression, and what may stand in them."""
 _TERM = re.compile(r"[0-9A-Z*/#-]+")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 
@@ -152,15 +159,20 @@ def checked_cron(text: Any) -> str:
     if len(parts) != len(_FIELDS):
         named = ", ".join(_FIELDS)
         raise _bad("cron", f'"{text}" has {len(parts)} fields; write five: {named}', "invalid_cron")
-    for name, part in zip(_FIELDS, parts, strict=True):
+    for (name, advice), part in zip(_FIELDS.items(), parts, strict=True):
         terms = part.split(",")
         if len(terms) > MAX_TERMS or not all(_TERM.fullmatch(term) for term in terms):
-            raise _bad("cron", f'the field {name} of "{text}" cannot be read: "{part[:40]}"', "invalid_cron")
+            raise _bad(
+                "cron", f'the field {name} of "{text}" cannot be read: "{part[:40]}"; use {advice}', "invalid_cron"
+            )
     try:
         CronSim(" ".join(parts), datetime(2026, 1, 1))  # noqa: DTZ001 - parsed only
     except CronSimError as error:
         what = str(error).removeprefix("Bad ").replace("-", " ")
-        raise _bad("cron", f'the field {what} of "{text}" means no time that ever comes', "invalid_cron") from None
+        advice = next((words for name, words in _FIELDS.items() if name == what), "")
+        raise _bad(
+            "cron", f'the field {what} of "{text}" means no time that ever comes; use {advice}', "invalid_cron"
+        ) from None
     return " ".join(parts)
 
 

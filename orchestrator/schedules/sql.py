@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from reasoning.errors import BadInput, Transient, nearest
@@ -36,7 +38,7 @@ def read_query(
             code="unknown_connection",
             field="source.address",
         )
-    rows = _rows(parse_url(urls[connection].get_secret_value()), statement, due_at)
+    rows = _rows(connection, parse_url(urls[connection].get_secret_value()), statement, due_at)
     names = next(rows)
     return list(names), rows
 
@@ -49,16 +51,14 @@ def checked_query(query: str) -> str:
     return statement
 
 
-def _rows(url: URL, statement: str, due_at: float) -> Iterator[Any]:
+def _rows(name: str, url: URL, statement: str, due_at: float) -> Iterator[Any]:
     """The column names first, then the rows."""
-    engine = create_engine(url, connect_args=_arguments(url))
-    if url.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _query_only)
+    engine = _read_only(url)
     try:
         with engine.connect() as conn:
             yield from _executed(conn, statement, due_at)
     except SQLAlchemyError as error:
-        raise _translated(error) from error
+        raise _translated(name, error) from error
     finally:
         engine.dispose()
 
@@ -73,28 +73,53 @@ def _executed(conn: Connection, statement: str, due_at: float) -> Iterator[Any]:
         yield dict(row)
 
 
-def _arguments(url: URL) -> dict[str, Any]:
+def _read_only(url: URL) -> Engine:
+    """Connections that cannot write, twice over: the file is opened for reading, or the session is read-only, and so
+    is the transaction.
+    """
     if url.get_backend_name() == "sqlite":
-        return {}
+        place = f"file:{quote(str(url.database))}?mode=ro"
+        engine = create_engine(url, creator=lambda: sqlite3.connect(place, uri=True, check_same_thread=False))
+        event.listen(engine, "connect", _query_only)
+        return engine
     options = f"-c default_transaction_read_only=on -c statement_timeout={TIMEOUT_S * 1000}"
-    return {"options": options, "connect_timeout": 10, "application_name": "stagebeam-dataset"}
+    arguments = {"options": options, "connect_timeout": 10, "application_name": "stagebeam-dataset"}
+    return create_engine(url, connect_args=arguments)
 
 
 def _query_only(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA query_only=ON")
 
 
-def _translated(error: SQLAlchemyError) -> BadInput | Transient:
+def _translated(name: str, error: SQLAlchemyError) -> BadInput | Transient:
     cause = error.orig if isinstance(error, DBAPIError) else error
     first = str(cause).strip().partition("\n")[0]
     state = getattr(cause, "sqlstate", None) or ""
-    refused = "password" in first or "authentication" in first or state.startswith("28")
-    if refused:
+    where = f'the SQL connection "{name}"'
+    connecting = type(cause).__name__ == "OperationalError" and not state
+    if state.startswith("28") or (connecting and any(word in first for word in _REFUSED)):
         return BadInput(
-            f"the SQL connection was refused: {first}. Renew its credentials in STAGEBEAM_SQL_CONNECTIONS.",
+            f"{where} was refused: {first}. Renew its credentials in STAGEBEAM_SQL_CONNECTIONS, then restart the "
+            "scheduler.",
             code="credentials_refused",
             field="source.address",
         )
-    if type(cause).__name__ == "OperationalError" and not state and type(cause).__module__.startswith("psycopg"):
-        return Transient(f"the SQL connection does not answer ({first})")
-    return BadInput(f"the SQL query failed: {first}", code="query_failed", field="source.query")
+    if connecting and any(word in first for word in _ABSENT):
+        return BadInput(
+            f"{where} leads nowhere: {first}. Correct it in STAGEBEAM_SQL_CONNECTIONS, then restart the scheduler.",
+            code="connection_refused",
+            field="source.address",
+        )
+    if connecting and type(cause).__module__.startswith("psycopg"):
+        return Transient(f"{where} does not answer ({first})")
+    return BadInput(
+        f"the query on {where} failed: {first}. Correct the query of the dataset.",
+        code="query_failed",
+        field="source.query",
+    )
+
+
+_REFUSED = ("password", "authentication", "no pg_hba.conf entry", "role ")
+"""Words by which a server refuses somebody; psycopg gives failed connections no SQLSTATE."""
+_ABSENT = ("FATAL:  database ", "unable to open database file")
+"""Words for a database that is not there."""

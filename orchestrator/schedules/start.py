@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from orchestrator import limits
 from orchestrator.intake.keeper import BlobKeeper
+from orchestrator.schedules.blame import told
 from orchestrator.schedules.content import revisions, salt
 from orchestrator.schedules.ending import end_slot
 from orchestrator.schedules.options import Options
@@ -74,13 +75,14 @@ class Starter:
         except _Lost:
             return None
         except BadInput as error:
-            self._fail(slot, error.code, error.message)
+            self._fail(slot, error.code, told(dataset, error.code, error.message))
         except Transient as error:
-            self._postpone(slot, error)
+            self._postpone(slot, dataset, error)
         except Exception as error:
             # Whatever a file of somebody else's brings up fails this slot, and the schedule's next one may do better.
             log.exception("A source broke its reader.", action="slot.source_defect", slot_id=slot_id)
-            self._fail(slot, "source_unreadable", f"the source cannot be read: {type(error).__name__}: {error}")
+            said = f"the source cannot be read: {type(error).__name__}: {error}"
+            self._fail(slot, "source_unreadable", told(dataset, "source_unreadable", said))
         finally:
             with self.db.write() as conn:
                 duties.drop(conn, _duty(slot_id), self.owner)
@@ -188,9 +190,9 @@ class Starter:
             end_slot(conn, slot.id, "failed", self.clock(), code, message)
         log.warning("A slot could not begin.", action="slot.failed", slot_id=slot.id, code=code)
 
-    def _postpone(self, slot: Any, error: Transient) -> None:
+    def _postpone(self, slot: Any, dataset: Any, error: Transient) -> None:
         now = self.clock()
-        note = f"the source does not answer: {error}"
+        note = told(dataset, "source_unreachable", f"the source does not answer: {error}")
         with self.db.write() as conn:
             if now - max(slot.created_at, slot.due_at) > PATIENCE_S:
                 end_slot(conn, slot.id, "failed", now, "source_unreachable", note)

@@ -32,7 +32,10 @@ MAX_URL_S = 7 * 86400
 ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 THERE = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
 FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "StorageFull"})
-REFUSED = frozenset({"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoSuchBucket"})
+REFUSED = frozenset(
+    {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoSuchBucket"}
+    | {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+)
 
 
 class S3Store:
@@ -248,7 +251,7 @@ def _translated(key: str) -> Iterator[None]:
             raise StoreFull(
                 f"the object store has no room left for {key} ({code}); work goes on once it has"
             ) from error
-        advice = "check the bucket and the access key" if code in REFUSED else "it is tried again"
+        advice = "check the bucket and the access key (has it expired?)" if code in REFUSED else "it is tried again"
         raise Transient(f"the object store refused {key}: {error}; {advice}") from error
     except BotoCoreError as error:
         raise Transient(f"the object store cannot be reached for {key}: {error}; it is tried again") from error

@@ -91,7 +91,7 @@ def test_a_schedule_from_its_making_to_its_end(site: Site):
     assert made["sentence"] == "At 03:00 every day, Europe/Berlin time"
     assert len(made["next"]) == 5
     again = site.nightly(options={"catch_up": "none"})
-    assert [change["field"] for change in again["changes"]] == ["options"]
+    assert [change["field"] for change in again["changes"]] == ["options.catch_up"]
     assert (again["version"], again["state"]) == (2, "active")
     assert site.post("/api/schedules/nightly/pause", {"reason": "moving"})["paused_reason"] == "moving"
     assert site.get("/api/schedules")["data"][0]["state"] == "paused"

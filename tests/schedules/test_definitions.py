@@ -4,11 +4,20 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import select
 
-from orchestrator.schedules.define import HIDDEN, Author, ScheduleDefinition, put_schedule, without_secret
+from orchestrator.schedules.define import (
+    HIDDEN,
+    Author,
+    ScheduleDefinition,
+    put_schedule,
+    shown_changes,
+    without_secret,
+)
 from orchestrator.schedules.definitions import apply_definitions, parse_definitions, read_definitions
 from reasoning.errors import BadInput
 from storage import datasets, schedules
+from storage.tables import AuditEntry
 from tests.schedules.bench import Bench, new_id
 
 TEXT = """
@@ -41,7 +50,10 @@ def test_a_file_is_applied_and_applying_it_again_changes_nothing(bench: Bench):
     assert [(name, outcome) for name, outcome, _ in first] == [("scenes", "created"), ("nightly", "created")]
     bench.now += 60
     assert apply(bench, TEXT) == [("scenes", "unchanged", []), ("nightly", "unchanged", [])]
-    assert apply(bench, TEXT.replace("0 3", "0 4")) == [("scenes", "unchanged", []), ("nightly", "changed", ["rule"])]
+    assert apply(bench, TEXT.replace("0 3", "0 4")) == [
+        ("scenes", "unchanged", []),
+        ("nightly", "changed", ["rule.cron"]),
+    ]
     with bench.db.read() as conn:
         row = schedules.named(conn, "default", "nightly")
     assert (row.version, row.managed_by) == (2, "night.yaml")
@@ -52,6 +64,21 @@ def test_what_a_file_keeps_is_not_changed_by_hand(bench: Bench):
     with pytest.raises(BadInput, match=r"night\.yaml") as refused:
         apply(bench, TEXT.replace("0 3", "0 4"), PERSON)
     assert refused.value.code == "managed_by_file"
+
+
+def test_differences_tell_what_differs_and_never_a_secret(bench: Bench):
+    apply(bench, TEXT)
+    changed = TEXT.replace("whsec_c2VjcmV0", "whsec_b3RoZXI=").replace("Europe/Berlin", "Asia/Tokyo")
+    with bench.db.write() as conn:
+        done = apply_definitions(conn, parse_definitions(changed.encode()), FILE, bench.now, new_id)
+    told = [change.to_json() for change in done[1].changes]
+    assert told == [
+        {"field": "rule.zone", "before": "Europe/Berlin", "after": "Asia/Tokyo"},
+        {"field": "options", "before": HIDDEN, "after": HIDDEN},
+    ]
+    with bench.db.read() as conn:
+        details = conn.scalars(select(AuditEntry.__table__.c.details)).all()
+    assert "whsec_" not in str(details)
 
 
 def test_one_bad_entry_applies_nothing_and_names_its_place(bench: Bench):
@@ -106,4 +133,5 @@ def test_a_secret_is_never_shown_and_sending_it_back_keeps_it(bench: Bench):
     with bench.db.write() as conn:
         found, changes = put_schedule(conn, ScheduleDefinition.from_mapping(data), PERSON, bench.now, new_id)
     assert [change.field for change in changes] == ["options"]
+    assert [change.field for change in shown_changes(changes)] == ["options.keep_days"]
     assert found.options["alerts"]["secret"] == "whsec_c2VjcmV0"

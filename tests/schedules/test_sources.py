@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -114,6 +116,8 @@ def test_a_query_reads_rows_up_to_the_time_of_the_slot(connected: Settings):
         ("select 1; delete from scenes", "invalid_query"),
         ("with gone as (delete from scenes returning *) select * from gone", "query_failed"),
         ("select * from nowhere", "query_failed"),
+        ("with some as (select 1) delete from scenes", "query_failed"),
+        ("with some as (select 1) insert into scenes (id) select 4", "query_failed"),
     ],
 )
 def test_a_query_changes_nothing(connected: Settings, query: str, code: str):
@@ -131,10 +135,101 @@ def test_an_unknown_connection_is_named(connected: Settings):
 def test_credentials_that_are_refused_are_said_and_not_shown(settings: Settings, blank_postgres_url: str):
     url = blank_postgres_url.replace("app@", "nobody:hunter2@")
     refused = settings.model_copy(update={"sql_connections": {"rows": SecretStr(url)}})
-    with pytest.raises((BadInput, Transient)) as error:
+    with pytest.raises(BadInput) as error:
         read(refused, sql("select 1"))
+    assert error.value.code == "credentials_refused"
+    assert 'connection "rows"' in error.value.message
     assert "hunter2" not in str(error.value)
     assert "hunter2" not in repr(refused)
+
+
+WRITES = (
+    "select wipe() as ask, 'x' as file",
+    "select nextval('numbers') as ask, 'x' as file",
+    "select * from scenes for update",
+    "select set_config('transaction_read_only', 'off', false) as ask, wipe()::text as file",
+    "select set_config('default_transaction_read_only', 'off', false) as ask, wipe()::text as file",
+)
+
+
+@pytest.mark.parametrize("query", WRITES)
+def test_a_function_that_writes_is_refused_by_the_server_even_for_an_owner(
+    settings: Settings, blank_postgres_url: str, query: str
+):
+    engine = create_engine(blank_postgres_url)
+    with engine.begin() as conn:
+        conn.execute(text("create table scenes (ask text, file text)"))
+        conn.execute(text("insert into scenes values ('How many?', 'x')"))
+        conn.execute(text("create sequence numbers"))
+        wipe = "create function wipe() returns int language sql as 'delete from scenes; select 1'"
+        conn.execute(text(wipe))
+    owner = settings.model_copy(update={"sql_connections": {"rows": SecretStr(blank_postgres_url)}})
+    with pytest.raises(BadInput, match=r"read-only|before any query"):
+        read(owner, sql(query), **COLUMNS)
+    with engine.begin() as conn:
+        assert conn.execute(text("select count(*) from scenes")).scalar_one() == 1
+        assert conn.execute(text("select is_called from numbers")).scalar_one() is False
+    engine.dispose()
+
+
+def test_what_a_read_only_transaction_lets_through_is_rolled_back(settings: Settings, blank_postgres_url: str):
+    owner = settings.model_copy(update={"sql_connections": {"rows": SecretStr(blank_postgres_url)}})
+    with suppress(BadInput):  # later versions of Postgres refuse it
+        read(owner, sql("select lo_create(7)::text as ask, 'x' as file"), **COLUMNS)
+    engine = create_engine(blank_postgres_url)
+    with engine.begin() as conn:
+        assert conn.execute(text("select count(*) from pg_largeobject_metadata")).scalar_one() == 0
+    engine.dispose()
+
+
+def test_reading_makes_no_database(settings: Settings, tmp_path: Path):
+    nowhere = tmp_path / "nowhere.db"
+    absent = settings.model_copy(update={"sql_connections": {"rows": SecretStr(f"sqlite:///{nowhere}")}})
+    with pytest.raises(BadInput, match=r"leads nowhere.*STAGEBEAM_SQL_CONNECTIONS") as refused:
+        read(absent, sql("select 1"))
+    assert refused.value.code == "connection_refused"
+    assert not nowhere.exists()
+
+
+def test_a_database_that_does_not_exist_is_no_reason_to_wait(settings: Settings, blank_postgres_url: str):
+    url = blank_postgres_url.rpartition("/")[0] + "/nowhere"
+    absent = settings.model_copy(update={"sql_connections": {"rows": SecretStr(url)}})
+    with pytest.raises(BadInput, match="leads nowhere") as refused:
+        read(absent, sql("select 1"))
+    assert refused.value.code == "connection_refused"
+
+
+class Expired(BaseHTTPRequestHandler):
+    """An S3 server whose every answer is that the credentials have run out."""
+
+    def do_GET(self) -> None:
+        body = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+        self.send_response(400)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_words: Any) -> None:
+        return
+
+
+def test_credentials_of_the_store_that_ran_out_are_said(settings: Settings):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Expired) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        told = {
+            "object_store": "s3://scenes/",
+            "s3_endpoint_url": f"http://127.0.0.1:{server.server_port}",
+            "s3_region": "eu-central-1",
+            "s3_access_key_id": SecretStr("key"),
+            "s3_secret_access_key": SecretStr("hunter2"),
+        }
+        expired = settings.model_copy(update=told)
+        with pytest.raises(Transient, match=r"ExpiredToken.*access key \(has it expired") as error:
+            read(expired, {"kind": "prefix", "address": "datasets/night/"}, question="How many?")
+        server.shutdown()
+        thread.join()
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_database_that_is_away_is_tried_again(settings: Settings):

@@ -18,10 +18,10 @@ from storage import datasets
 PAGE = 200
 POLICY_NUMBERS = ("candidates", "seed")
 KIND_WORDS = {
-    "path": "a file or folder of the server",
-    "glob": "files of the server, by a pattern",
-    "prefix": "objects of the store, by their prefix",
-    "sql": "an SQL query",
+    "path": "file or folder",
+    "glob": "files by a pattern",
+    "prefix": "object-store prefix",
+    "sql": "SQL query",
 }
 
 
