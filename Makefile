@@ -1,6 +1,6 @@
 # Every developer task. A machine with Python 3.11 or later, make and git needs nothing else for `demo` and `test`.
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test test-slow lint types docs bench bench-engine train-demo clean
+.PHONY: help venv demo up test test-slow lint types docs pictures bench bench-engine bench-demo train-demo clean
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && echo $$p && break; done)
@@ -50,11 +50,17 @@ types: $(DEV) ## Check types, strictly
 docs: $(DEV) ## Write the reference of commands and settings from the code
 	COLUMNS=110 $(BIN)/python docs/generate.py
 
+pictures: $(DEV) ## Take the pictures of README with the demo model (needs chromium with chromedriver)
+	$(BIN)/python -m docs.pictures
+
 bench: $(DEV) ## Measure ingest, decisions per second, memory and broker bytes
 	$(BIN)/python -m benchmarks
 
 bench-engine: $(DEV) ## Measure the engine against plain generate
 	$(BIN)/python -m benchmarks.engine
+
+bench-demo: $(DEV) ## Measure the demo model on held-out scenes: alone, with search, as a judge
+	$(BIN)/python -m benchmarks.demo_model
 
 train-demo: $(DEV) ## Train the demo model from generated scenes
 	$(BIN)/python -m training

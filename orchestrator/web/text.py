@@ -51,12 +51,8 @@ def shown(text: str | None, limit: int = TEXT_LIMIT) -> Markup:
     """`text` as markup: escaped, hidden characters marked, long lines and long texts cut with a note of how much."""
     if text is None:
         return Markup("")
-    cut = text[:limit]
-    lines = [_line(line) for line in cut.split("\n")]
-    marked = Markup("\n").join(lines)
-    if len(text) > limit:
-        marked += _more(len(text) - limit)
-    return marked
+    *lines, last = text[:limit].split("\n")
+    return Markup("\n").join([*map(_line, lines), _line(last, max(0, len(text) - limit))])
 
 
 def short(text: str | None, limit: int = 80) -> str:
@@ -70,7 +66,8 @@ def safe_utf8(html: str) -> bytes:
     return html.encode("utf-8", "replace")
 
 
-def _line(line: str) -> Markup:
+def _line(line: str, beyond: int = 0) -> Markup:
+    """A line as markup; `beyond` more characters of the text come after it and are not shown."""
     cut = line[:LINE_LIMIT]
     parts: list[Markup] = []
     at = 0
@@ -79,8 +76,9 @@ def _line(line: str) -> Markup:
         parts.append(Markup('<span class="hidden-char" title="{}">{}</span>').format(_title(match[0]), _name(match[0])))
         at = match.end()
     parts.append(escape(cut[at:]))
-    if len(line) > LINE_LIMIT:
-        parts.append(_more(len(line) - LINE_LIMIT))
+    missing = max(0, len(line) - LINE_LIMIT) + beyond
+    if missing:
+        parts.append(_more(missing))
     return Markup("").join(parts)
 
 

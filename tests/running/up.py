@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ class Up:
 
 
 @contextmanager
-def up(folder: Path, *, model: str = "scripted", port: int = 0) -> Iterator[Up]:
+def up(folder: Path, *, model: str = "scripted", port: int = 0, settings: Mapping[str, str] = QUICK) -> Iterator[Up]:
     """Start the stack on a folder and wait until it is ready; stop it when the block ends."""
     chosen = port or free_port()
     url = f"http://127.0.0.1:{chosen}"
@@ -37,10 +37,10 @@ def up(folder: Path, *, model: str = "scripted", port: int = 0) -> Iterator[Up]:
     command += ["--data", str(folder), "--model", model]
     log_file = folder.parent / f"{folder.name}.log"
     with log_file.open("ab") as log:
-        process = subprocess.Popen([*wrapped(), *command], stderr=log, stdout=log, env={**os.environ, **QUICK})
+        process = subprocess.Popen([*wrapped(), *command], stderr=log, stdout=log, env={**os.environ, **settings})
     SERVERS.add(process.pid)
     try:
-        wait_until(lambda: _ready(url, process), 50, what=f"ready:\n{log_file.read_text()[-2000:]}")
+        wait_until(lambda: _ready(url, process), 90, what=f"ready:\n{log_file.read_text()[-2000:]}")
         yield Up(url, folder, process)
     finally:
         process.terminate()

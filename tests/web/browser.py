@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,10 @@ class Browser:
     def attach(self, selector: str, path: Path) -> None:
         self.call("POST", f"/element/{self.find(selector)}/value", {"text": str(path)})
 
+    def attach_all(self, selector: str, paths: Sequence[Path]) -> None:
+        """Choose several files at once."""
+        self.call("POST", f"/element/{self.find(selector)}/value", {"text": "\n".join(str(path) for path in paths)})
+
     def press(self, keys: str) -> None:
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self.call("POST", "/actions", {"actions": [{"type": "key", "id": "k", "actions": actions}]})
@@ -108,10 +112,11 @@ class Browser:
         """What the browser wrote on its console: broken policy, missing files, errors of scripts."""
         return [entry["message"] for entry in self.call("POST", "/se/log", {"type": "browser"})]
 
-    def picture(self, name: str) -> None:
-        """Keep the whole page as an image, for people to look at."""
+    def picture(self, name: str, *, top: float = 0, tallest: int = 6000) -> None:
+        """Keep the page as an image for people to look at, from `top` on, up to a height in pixels."""
         size = self.cdp("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 6000), "scale": 1}
+        height = min(size["height"] - top, tallest)
+        clip = {"x": 0, "y": top, "width": size["width"], "height": height, "scale": 1}
         data = self.cdp("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
         (self.pictures / f"{name}.png").write_bytes(base64.b64decode(data))
 

@@ -61,6 +61,8 @@ def test_a_megabyte_without_a_break_is_cut_and_counted():
     markup = shown("x" * 1_000_000)
     assert len(markup) < LINE_LIMIT + 200
     assert "more characters" in markup
+    assert markup.count("more characters") == 1
+    assert f"{1_000_000 - LINE_LIMIT:,} more characters" in markup
     assert len(short("y" * 1_000_000)) == 80
 
 
