@@ -28,7 +28,7 @@ from evaluation.extract import Expected, agrees
 from evaluation.score import wilson
 from reasoning.decisions import Answer
 from reasoning.policy import Policy
-from reasoning.prompts import LABELS, compare_prompt
+from reasoning.prompts import compare_prompt
 from reasoning.records import Query
 from reasoning.stages import STAGES, Stage
 from training.scenes import teacher
@@ -145,17 +145,18 @@ def judge(engine: Engine, held: Held, count: int, seed: int, things: tuple[int, 
             query = as_query(question, f"pair-{index}", held.picture(scene))
             made = pair(stage, scene, question, rng)
             shown = ((made.better, made.worse), (made.worse, made.better))
+            prompts = [compare_prompt(query, "compact", "labels", stage, made.kept, texts) for texts in shown]
             futures = [
                 engine.choose(
                     Choose(
                         call_id=f"{stage}/{index}/{order}",
-                        prompt=compare_prompt(query, "compact", "labels", stage, made.kept, texts),
+                        prompt=prompt,
                         load_image=held.pictures.__getitem__,
                         group=query.custom_id,
-                        labels=LABELS,
+                        labels=prompt.labels,
                     )
                 )
-                for order, texts in enumerate(shown)
+                for order, prompt in enumerate(prompts)
             ]
             pending.append((stage, futures))
     found: dict[str, list[tuple[bool, bool]]] = defaultdict(list)

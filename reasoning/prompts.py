@@ -2,14 +2,15 @@
 
 Three styles. `standard` explains the four stages in a system message, for models that were not trained on
 them. `tuned` leaves that out, for checkpoints such as LLaVA-CoT whose weights hold the format. `compact`
-also shortens the judge prompt to the data itself, for small models trained on exactly these lines: what both
-texts begin with is said once, as far as it is near, and what they end with is left out.
+also has a judge go on from where two texts part, for small models trained on exactly this: the path and what both
+texts begin with is the model's own turn so far, as when it drew them, and it chooses between the next words of both.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,7 @@ from reasoning.records import WHOLE, Query
 from reasoning.stages import Stage
 
 LABELS: tuple[str, str] = ("1", "2")
-"""The two words a judge chooses between; the first names the candidate shown first."""
+"""The two words a judge chooses between, unless the prompt has its own; the first names the text shown first."""
 
 CHECK_LABELS: tuple[str, str] = ("correct", "incorrect")
 
@@ -39,6 +40,8 @@ class Prompt:
 
     messages: tuple[Message, ...]
     prefix: str = ""
+    labels: tuple[str, str] = LABELS
+    """Of a comparison: the words that stand for the text shown first and second."""
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -82,8 +85,9 @@ _CRITERIA: Mapping[str, str] = {
     WHOLE: "the better answer to the question: correct first, then clear",
 }
 
-_BOTH_WORDS, _APART_WORDS, _AFTER_WORDS = 28, 32, 3
-"""Words of a compact comparison: shared ones before the difference, of the difference, and shared ones after it."""
+_PIECE = re.compile(r"\s*(?:</?[A-Z]+>|[^\s,.;:!?<]+|[,.;:!?<])")
+_APART_WORDS, _AFTER_WORDS = 32, 3
+"""Words of a compact comparison: of each text from where they part, and shared ones after that."""
 
 _HINT_STAGES: Mapping[str, tuple[Stage, ...]] = {
     Stage.REASONING: (Stage.CAPTION,),
@@ -117,13 +121,12 @@ def compare_prompt(
     """Asks which of two texts is better.
 
     `kept` maps the earlier stages to their inner texts, `shown` are the two inner texts in the order shown.
-    The `labels` judge is asked for one label only, the `words` judge for a reason and the published closing
-    sentence ("I choose response 1/2", method.md section 2.4).
+    The `labels` judge is asked for one of the prompt's labels only, the `words` judge for a reason and the
+    published closing sentence ("I choose response 1/2", method.md section 2.4).
     """
     if style == "compact":
-        text = _compact_comparison(query, stage, kept, shown)
-    else:
-        text = _full_comparison(query, judge, stage, kept, shown)
+        return _compact_comparison(query, stage, kept, shown)
+    text = _full_comparison(query, judge, stage, kept, shown)
     return Prompt((Message("user", text, query.images),))
 
 
@@ -156,25 +159,31 @@ def _full_comparison(query: Query, judge: Judge, stage: str, kept: Mapping[Stage
     return "\n".join(part for part in parts if part)
 
 
-def _compact_comparison(query: Query, stage: str, kept: Mapping[Stage, str], shown: tuple[str, str]) -> str:
-    hints = [f"{s.tag} : {kept[s]}" for s in _HINT_STAGES.get(stage, ()) if s in kept]
+def _compact_comparison(query: Query, stage: str, kept: Mapping[Stage, str], shown: tuple[str, str]) -> Prompt:
     both, first, second = _apart(*shown)
-    shared = [f"both : {both}"] if both else []
-    lines = [
-        *(f"judge {stage} : {question_text(query)}", *hints, *shared),
-        *(f"1 : {first}", f"2 : {second}", "better :"),
-    ]
-    return "\n".join(lines)
+    text = "\n".join((f"judge {stage} : {question_text(query)}", f"1 : {first}", f"2 : {second}", "better :"))
+    hints = "".join(f"{s.open_tag}{kept[s]}{s.close_tag}" for s in _HINT_STAGES.get(stage, ()) if s in kept)
+    begin, end = ("", "") if stage == WHOLE else (Stage(stage).open_tag, Stage(stage).close_tag)
+    # A text that the other one goes on from has ended here.
+    labels = [next(iter(_pieces(rest or end)), "").strip() for rest in (first, second)]
+    prefix = f"{hints}{begin}{both}"
+    return Prompt(
+        (Message("user", text, query.images),), prefix, (labels[0], labels[1]) if len(labels) == 2 else LABELS
+    )
 
 
 def _apart(first: str, second: str) -> tuple[str, str, str]:
-    """What both texts begin with (its last words), and how each goes on until they agree again."""
-    ours, theirs = first.split(), second.split()
+    """What both texts begin with, and how each goes on until they agree again."""
+    ours, theirs = _pieces(first), _pieces(second)
     begin = _common(ours, theirs)
     end = min(_common(ours[::-1], theirs[::-1]), len(ours) - begin, len(theirs) - begin)
-    both = ours[max(0, begin - _BOTH_WORDS) : begin]
     rests = (words[begin : min(len(words) - end + _AFTER_WORDS, begin + _APART_WORDS)] for words in (ours, theirs))
-    return " ".join(both), *(" ".join(rest) for rest in rests)
+    return "".join(ours[:begin]), *("".join(rest).strip() for rest in rests)
+
+
+def _pieces(text: str) -> list[str]:
+    """Words, tags and marks, each with the space before it."""
+    return _PIECE.findall(text)
 
 
 def _common(ours: Sequence[str], theirs: Sequence[str]) -> int:

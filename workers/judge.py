@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from reasoning.judging import judge_of
 from reasoning.policy import PromptStyle
-from reasoning.prompts import LABELS
 from reasoning.records import Showing, Usage, Verdict
 from reasoning.render import JUDGE_STOP, Judging, render_check, render_compare
 from reasoning.replies import read_check, read_labels, read_words_comparison
@@ -56,7 +55,7 @@ def _choose(engine: Engine, work: Work, terms: Terms, place: int, judging: Judgi
             group=group(work),
             deadline=terms.deadline,
             cancelled=terms.cancelled,
-            labels=LABELS,
+            labels=judging.prompt.labels,
         )
     )
 

@@ -8,29 +8,35 @@ from reasoning.records import Query
 from reasoning.stages import Stage
 
 QUERY = Query("q", "How many?", ("image",))
-texts = st.lists(st.sampled_from(["red", "green", "ball", "cube", "#1"]), max_size=60).map(" ".join)
+texts = st.lists(st.sampled_from(["red", "green", "ball", "ball.", "#1"]), max_size=60).map(" ".join)
 
 
-def compact(first: str, second: str) -> dict[str, str]:
-    """The lines of a compact comparison by their heads."""
-    text = compare_prompt(QUERY, "compact", "labels", Stage.CAPTION, {}, (first, second)).messages[0].text
-    return {head: rest for head, _, rest in (line.partition(" : ") for line in text.split("\n"))}
+def compact(first: str, second: str) -> tuple[str, str, str, tuple[str, str]]:
+    """What a compact comparison says once, what of either text, and its labels."""
+    prompt = compare_prompt(QUERY, "compact", "labels", Stage.CAPTION, {}, (first, second))
+    lines = dict(line.split(" : ", 1) for line in prompt.messages[0].text.split("\n")[1:3])
+    return prompt.prefix.removeprefix("<CAPTION>"), lines["1"], lines["2"], prompt.labels
 
 
 @given(texts, texts)
-def test_a_compact_comparison_says_once_what_both_begin_with(first: str, second: str) -> None:
-    shown, swapped = compact(first, second), compact(second, first)
-    both = shown.get("both", "")
-    assert (shown["1"], shown["2"], both) == (swapped["2"], swapped["1"], swapped.get("both", ""))
-    assert both in first
-    assert both in second
+def test_a_compact_comparison_goes_on_from_where_the_texts_part(first: str, second: str) -> None:
+    both, ours, theirs, labels = compact(first, second)
+    assert compact(second, first) == (both, theirs, ours, labels[::-1])
+    for text, rest, label in zip((first, second), (ours, theirs), labels, strict=True):
+        assert text.startswith(both)
+        assert text.removeprefix(both).strip().startswith(rest)
+        assert (rest or "</CAPTION>").startswith(label)
     if first != second:
-        assert shown["1"] != shown["2"]
-    for text, rest in ((first, shown["1"]), (second, shown["2"])):
-        assert f"{both} {rest}".strip() in text
+        assert labels[0] != labels[1]
 
 
 def test_a_compact_comparison_shows_what_differs_and_a_little_after() -> None:
-    shown = compact("#1 red ball #2 green cube #3 red cube", "#1 red ball #2 green ball #3 red cube")
-    assert shown["both"] == "#1 red ball #2 green"
-    assert (shown["1"], shown["2"]) == ("cube #3 red cube", "ball #3 red cube")
+    found = compact("#1 red ball #2 green cube #3 red cube", "#1 red ball #2 green ball #3 red cube")
+    assert found == ("#1 red ball #2 green", "cube #3 red cube", "ball #3 red cube", ("cube", "ball"))
+
+
+def test_the_path_of_a_compact_comparison_is_the_models_own_turn() -> None:
+    kept = {Stage.SUMMARY: "Count.", Stage.CAPTION: "#1 red ball"}
+    prompt = compare_prompt(QUERY, "compact", "labels", Stage.REASONING, kept, ("one red", "one green"))
+    assert prompt.prefix == "<CAPTION>#1 red ball</CAPTION><REASONING>one"
+    assert compare_prompt(QUERY, "compact", "labels", "whole", {}, ("a b", "a c")).prefix == "a"

@@ -38,7 +38,7 @@ def test_text_comes_back_exactly(seed: int) -> None:
 @given(seeds, st.sampled_from(KINDS))
 def test_rows_hold_no_unknown_word(seed: int, kind: str) -> None:
     row = build(kind, "test", seed, 0, (1, 9))
-    assert TOKENIZER.unk_token_id not in TOKENIZER(row.prompt + row.reply, add_special_tokens=False)["input_ids"]
+    assert TOKENIZER.unk_token_id not in TOKENIZER(f"{row.prompt} {row.reply}", add_special_tokens=False)["input_ids"]
 
 
 def test_stage_tags_are_plain_single_tokens() -> None:
@@ -80,10 +80,10 @@ def test_pairs_differ_and_the_better_is_right(seed: int, stage: str) -> None:
 
 
 @given(seeds)
-def test_judge_rows_begin_with_their_label(seed: int) -> None:
+def test_judge_rows_reply_with_one_word_of_either_text(seed: int) -> None:
     row = build("judge-caption", "train", seed, 0, (2, 5))
-    assert row.reply[0] in "12"
-    assert row.prompt.endswith("better :<|assistant|>")
+    assert "better :<|assistant|><CAPTION>" in row.prompt
+    assert len(TOKENIZER(row.reply, add_special_tokens=False)["input_ids"]) == 1
 
 
 def test_pixels_are_those_of_the_processor(tiny_model: Path) -> None:
@@ -131,27 +131,3 @@ def test_the_model_has_six_layers_to_reason_with(width: int) -> None:
 
 def _image_id() -> int:
     return int(TOKENIZER.convert_tokens_to_ids(IMAGE))
-
-
-@given(seeds, st.sampled_from(["verify-caption", "verify-reasoning"]))
-def test_verified_words_are_right_where_it_is_said(seed: int, kind: str) -> None:
-    row = build(kind, "test", seed, 0, (2, 5))
-    scene, question, _ = sample("test", seed, 0, (2, 5))
-    right = teacher.caption(scene) if kind.endswith("caption") else teacher.reason(scene, question).text
-    words = row.reply.removesuffix("<|eot|>").split()
-    assert [word == true for word, true in zip(words, right.split(), strict=True)] == [
-        asked is not False for asked in row.rights
-    ]
-    batch = encode([row], TOKENIZER, _image_id())
-    asked = [right for right in row.rights if right is not None]
-    said = TOKENIZER.decode(batch["labels"][batch["labels"] != -100]).split()
-    assert said == ["yes" if right else "no" for right in asked]
-
-
-@given(seeds, st.sampled_from([f"judge-{stage}" for stage in STAGES]))
-def test_where_the_texts_part_it_is_asked_which_is_right(seed: int, kind: str) -> None:
-    row = build(kind, "test", seed, 0, (2, 5))
-    labels = encode([row], TOKENIZER, _image_id())["labels"][0]
-    spoken = [token for token in labels.tolist() if token != -100]
-    first, second = TOKENIZER.convert_ids_to_tokens(spoken[:2])
-    assert (first, second) == (("yes", "no") if row.reply[0] == "1" else ("no", "yes"))

@@ -19,7 +19,7 @@ from evaluation import agrees
 from reasoning.errors import BadInput, ModelError, Transient
 from reasoning.grammar import read_answer, read_stage
 from reasoning.policy import PromptStyle
-from reasoning.prompts import LABELS, compare_prompt, policy_prompt, question_text
+from reasoning.prompts import compare_prompt, policy_prompt, question_text
 from reasoning.records import Candidate, Finish, Query
 from reasoning.stages import STAGES, Stage
 from training.data import questions
@@ -204,10 +204,11 @@ class _Walk:
             return []
         texts = [read_stage(one.candidate.text, stage).inner for one in (good, bad)]
         rows = []
-        for label, shown in zip(LABELS, ((texts[0], texts[1]), (texts[1], texts[0])), strict=True):
+        for place, shown in enumerate(((texts[0], texts[1]), (texts[1], texts[0]))):
             prompt = compare_prompt(self.query, self.draws.prompts, "labels", stage, kept, shown)
-            name = f"{self.known.custom_id}/judge/{stage.value}/{label}"
-            rows.append(Conversation(name, self.known.image, (Round(prompt.messages[-1].text, label),)))
+            name = f"{self.known.custom_id}/judge/{stage.value}/{place + 1}"
+            reply = f"{prompt.prefix} {prompt.labels[place]}".strip()
+            rows.append(Conversation(name, self.known.image, (Round(prompt.messages[-1].text, reply),)))
         return rows
 
 

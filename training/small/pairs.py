@@ -26,8 +26,6 @@ class Pair:
     better: str
     worse: str
     kept: Mapping[Stage, str] = field(default_factory=dict)
-    since: str = ""
-    """What tells them apart, in words; empty when there is nothing short to say."""
 
 
 def pair(stage: str, scene: Scene, question: Question, rng: np.random.Generator) -> Pair:
@@ -44,23 +42,23 @@ def pair(stage: str, scene: Scene, question: Question, rng: np.random.Generator)
     return _answers(scene, question, rng)
 
 
-def spoil(scene: Scene, rng: np.random.Generator) -> tuple[Scene, str]:
-    """The scene as a careless eye sees it, one mistake in it, and the truth about the spot in words."""
+def spoil(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene as a careless eye sees it, one mistake in it."""
     things = list(scene.things)
     at = int(rng.integers(len(things)))
     thing, lot = things[at], rng.random()
     if lot < 0.12 and len(things) > 1:
         del things[at]
-        return replace(scene, things=tuple(things)), thing.name
+        return replace(scene, things=tuple(things))
     free = [place for place in range(len(PLACES)) if all(t.place != place for t in things)]
     if lot < 0.22 and free:
         extra = replace(draw(rng, 1, 1).things[0], place=free[int(rng.integers(len(free)))])
-        return _ordered(scene, [*things, extra]), f"no {PLACES[extra.place]}"
+        return _ordered(scene, [*things, extra])
     if lot < 0.32 and free:
         things[at] = replace(thing, place=free[int(rng.integers(len(free)))])
-        return _ordered(scene, things), thing.name
+        return _ordered(scene, things)
     things[at] = _misseen(thing, rng)
-    return replace(scene, things=tuple(things)), thing.name
+    return replace(scene, things=tuple(things))
 
 
 def _misseen(thing: Thing, rng: np.random.Generator) -> Thing:
@@ -75,16 +73,13 @@ def _ordered(scene: Scene, things: list[Thing]) -> Scene:
 
 
 def _captions(scene: Scene, rng: np.random.Generator) -> Pair:
-    good = scene
-    if rng.random() < 0.25:
-        good, _ = spoil(scene, rng)
-    bad, truth = spoil(good, rng)
-    while teacher.caption(bad) == teacher.caption(scene):
-        bad, truth = spoil(good, rng)
-    if good is not scene and _mistakes(scene, bad) <= _mistakes(scene, good):
-        good, bad = scene, good
-        truth = ""
-    return Pair(Stage.CAPTION, teacher.caption(good), teacher.caption(bad), since=truth if good is scene else "")
+    good = spoil(scene, rng) if rng.random() < 0.25 else scene
+    bad = spoil(good, rng)
+    while rng.random() < 0.3 or teacher.caption(bad) in (teacher.caption(scene), teacher.caption(good)):
+        bad = spoil(bad, rng)
+    if _mistakes(scene, bad) < _mistakes(scene, good):
+        good, bad = bad, good
+    return Pair(Stage.CAPTION, teacher.caption(good), teacher.caption(bad))
 
 
 def _mistakes(truth: Scene, seen: Scene) -> int:
@@ -94,7 +89,7 @@ def _mistakes(truth: Scene, seen: Scene) -> int:
 
 def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> Pair:
     if rng.random() < 0.3:
-        scene, _ = spoil(scene, rng)
+        scene = spoil(scene, rng)
     kept = {Stage.CAPTION: teacher.caption(scene)}
     reasoned = teacher.reason(scene, question)
     right, lot = reasoned.text, rng.random()
@@ -107,15 +102,14 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
     if lot < 0.32:
         return Pair(Stage.REASONING, right, teacher.reason(scene, _misread(question, rng), {}).text, kept)
     if lot < 0.45:
-        seen, truth = spoil(scene, rng)
-        return Pair(Stage.REASONING, right, teacher.reason(seen, question).text, kept, truth)
+        seen = spoil(scene, rng)
+        return Pair(Stage.REASONING, right, teacher.reason(seen, question).text, kept)
     at = int(rng.integers(len(scene.things)))
     wrong = {at: _flipped(question, scene.things[at], rng)}
     if rng.random() < 0.25:
         also = int(rng.integers(len(scene.things)))
         wrong.setdefault(also, _flipped(question, scene.things[also], rng))
-    truth = " ".join("yes" if fits else "no" for fits in teacher.checks(question, scene.things[at]))
-    return Pair(Stage.REASONING, right, teacher.reason(scene, question, wrong).text, kept, f"#{at + 1} {truth}")
+    return Pair(Stage.REASONING, right, teacher.reason(scene, question, wrong).text, kept)
 
 
 def _flipped(question: Question, thing: Thing, rng: np.random.Generator) -> teacher.Checks:
@@ -168,7 +162,7 @@ def _answers(scene: Scene, question: Question, rng: np.random.Generator) -> Pair
     wrong = dict(right)
     while wrong[Stage.CONCLUSION] == question.answer:
         if rng.random() < 0.5:
-            seen, _ = spoil(scene, rng)
+            seen = spoil(scene, rng)
             wrong[Stage.CAPTION] = teacher.caption(seen)
             reasoned = teacher.reason(seen, question)
         else:

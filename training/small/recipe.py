@@ -13,51 +13,80 @@ from transformers import MllamaForConditionalGeneration
 from trl import SFTConfig
 
 from training.sft.trainer import Trainer
-from training.small.harvest import Harvested
+from training.small.harvest import Harvested, harvest, read
 from training.small.model import build_config, build_model, save
 from training.small.optimizer import build_optimizer
 from training.small.stream import Collator, Phase
 from training.small.tokenizer import build_tokenizer
+from workers.engine.registry import open_engine
 
 LOOK = {"policy": 0.6, "look": 0.4}
 """What a run begins with: seeing and thinking, no judging."""
 JUDGE = {
-    "policy": 0.35,
-    "look": 0.10,
-    "judge-caption": 0.28,
-    "judge-reasoning": 0.15,
-    "judge-summary": 0.03,
-    "judge-conclusion": 0.05,
-    "judge-whole": 0.04,
+    "policy": 0.25,
+    "look": 0.03,
+    "judge-caption": 0.25,
+    "judge-reasoning": 0.11,
+    "own-reasoning": 0.18,
+    "own-caption": 0.07,
+    "judge-summary": 0.04,
+    "judge-conclusion": 0.06,
+    "judge-whole": 0.01,
 }
 """What it goes on with: both roles in one set of weights."""
+HARVEST_SEED, HARVEST_SCENES = 1, 7000
+"""Training scenes that the model answers between the two, and that yield its own mistakes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """All that a run depends on."""
 
-    steps: int = 6000
-    batch: int = 64
+    steps: int
+    batch: int
+    matrix_rate: float
+    other_rate: float
+    phases: tuple[Phase, ...]
     seed: int = 42
     width: int = 128
-    matrix_rate: float = 8e-3
-    other_rate: float = 3e-3
     warmup: int = 100
     decay_share: float = 0.3
     """Last share of the steps, in which the rates fall linearly to a twentieth."""
     save_every: int = 100
-    phases: tuple[Phase, ...] = (
-        Phase(200, (1, 3), LOOK),
-        Phase(600, (1, 5), LOOK),
-        Phase(800, (2, 7), LOOK),
-        Phase(1 << 30, (2, 7), JUDGE),
-    )
+
+
+POLICY = Recipe(
+    steps=900,
+    batch=64,
+    matrix_rate=8e-3,
+    other_rate=3e-3,
+    decay_share=0.0,
+    phases=(Phase(200, (1, 3), LOOK), Phase(600, (1, 5), LOOK), Phase(1 << 30, (2, 7), LOOK)),
+)
+"""The model learns to see and to think: good, with room for search."""
+BOTH = Recipe(
+    steps=3000,
+    batch=32,
+    matrix_rate=4e-3,
+    other_rate=1.5e-3,
+    phases=(Phase(250, (2, 4), JUDGE), Phase(1 << 30, (2, 6), JUDGE)),
+)
+"""And to judge, from mistakes that the teacher makes up and from those of its own."""
 
 
 def rebuild(out: Path, *, resume: bool = True) -> Path:
     """Train the demo model from nothing into `out` and return its folder; a killed run goes on."""
-    train(Recipe(), out, resume=resume)
+    first, own = out / "policy", out / "own.jsonl"
+    if not (resume and (first / "model").exists()):
+        train(POLICY, first, resume=resume)
+    if not resume:
+        own.unlink(missing_ok=True)
+    engine = open_engine(str(first / "model"), {"device": "cpu"})
+    try:
+        harvest(engine, own, seed=HARVEST_SEED, scenes=HARVEST_SCENES)
+    finally:
+        engine.close()
+    train(BOTH, out, start=first / "model", resume=resume, harvested=read(own))
     return out / "model"
 
 

@@ -78,7 +78,7 @@ class Collator:
         for place, number in enumerate(numbers):
             scene, question, pair = found[(start + place) % len(found)]
             better_first = bool(stream(self._split, self._seed, number).random() < 0.5)
-            rows.append(judge_row(as_query(question), pair, better_first, explain=False, image=render(scene)))
+            rows.append(judge_row(as_query(question), pair, better_first, render(scene)))
         return rows
 
     def content(self, step: int) -> tuple[str, tuple[int, int]]:
@@ -104,18 +104,10 @@ def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, image_id: in
     attention = np.zeros(shape, dtype=np.int64)
     decisive = set(tokenizer.convert_tokens_to_ids(list(DECISIVE)))
     begin = tokenizer.convert_tokens_to_ids(Stage.REASONING.open_tag)
-    said = _Said(*tokenizer.convert_tokens_to_ids(["yes", "no", ":"]))
     for place, (row, prompt, reply) in enumerate(zip(rows, prompts, replies, strict=True)):
         end = len(prompt) + len(reply)
         ids[place, :end] = prompt + reply
-        if row.rights:
-            # The word is asked about once it was read: where the model would write the next one.
-            labels[place, len(prompt) + 1 : end] = [said.of(right) for right in row.rights[: len(reply) - 1]]
-        else:
-            labels[place, len(prompt) : end] = _decisive(reply, begin, decisive) if row.decisive else reply
-        if row.better is not None:
-            for text, start in enumerate(said.starts(prompt)):
-                labels[place, start + 1] = said.of(text == row.better)
+        labels[place, len(prompt) : end] = _decisive(reply, begin, decisive) if row.decisive else reply
         attention[place, :end] = 1
     seen = np.cumsum(ids == image_id, axis=1)
     one = np.ones((len(rows), 1), dtype=np.int64)
@@ -129,23 +121,6 @@ def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, image_id: in
         "cross_attention_mask": seen[..., None, None],
     }
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """Token ids of what is said about a word, and of the colon that a text of a comparison stands behind."""
-
-    yes: int
-    no: int
-    colon: int
-
-    def of(self, right: bool | None) -> int:
-        return MASKED if right is None else self.yes if right else self.no
-
-    def starts(self, prompt: list[int]) -> tuple[int, int]:
-        """Where the two texts of a judge prompt begin: behind the last colons but one."""
-        colons = [place for place, token in enumerate(prompt) if token == self.colon]
-        return colons[-3] + 1, colons[-2] + 1
 
 
 def _length(harvested: Harvested) -> int:
