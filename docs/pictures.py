@@ -26,7 +26,10 @@ IMAGES = Path(__file__).parent / "images"
 COUNT = 24
 WIDTH, TALLEST = 1280, 1500
 """Pixels of a picture; a page that is longer is cut."""
-PANEL = "const box = document.getElementById('judge').getBoundingClientRect(); return [box.top + scrollY, box.height]"
+PANEL = """
+    const box = document.getElementById("judge").getBoundingClientRect();
+    return [box.top + scrollY - 12, box.height + 24];
+"""
 """Where the judge panel lies on its page, in pixels."""
 PATIENCE_S = 900
 

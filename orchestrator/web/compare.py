@@ -29,15 +29,15 @@ def compare(ask: Ask) -> Response:
         both = jobs[0] is not None and jobs[1] is not None
         window, last = questions.pairs(conn, *names, after=start, lines=WINDOW) if both else ([], None)
         choices = overview.jobs_page(conn, project, Terms(), limit=CHOICES)[:CHOICES]
-    kinds = Counter(kind_of(row) for row in window)
-    ranked = sorted(window, key=lambda row: (KINDS.index(kind_of(row)), row.line))
+    named = [(kind_of(row), row) for row in window]
+    ranked = sorted(named, key=lambda pair: (KINDS.index(pair[0]), pair[1].line))
     return ask.page(
         "compare.html",
         jobs=jobs,
         names=names,
         choices=choices,
-        rows=[(kind_of(row), row) for row in ranked[:SHOWN]],
-        kinds=kinds,
+        rows=ranked[:SHOWN],
+        kinds=Counter(kind for kind, _ in named),
         known=sum(row.known is not None for row in window),
         right=[sum(_right(row.known, answer) for row, answer in _answers(window, side)) for side in (0, 1)],
         total=len(window),
