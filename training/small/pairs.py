@@ -99,9 +99,10 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
     if lot < 0.25 and len(scene.things) > 1:
         cut = replace(scene, things=scene.things[: int(rng.integers(1, len(scene.things)))])
         return Pair(Stage.REASONING, right, teacher.reason(cut, question, {}).text, kept)
-    if lot < 0.32:
-        return Pair(Stage.REASONING, right, teacher.reason(scene, _misread(question, rng), {}).text, kept)
-    if lot < 0.45:
+    misread = teacher.reason(scene, _misread(question, rng), {}).text
+    if lot < 0.32 and misread != right:
+        return Pair(Stage.REASONING, right, misread, kept)
+    if 0.32 <= lot < 0.45:
         seen = spoil(scene, rng)
         return Pair(Stage.REASONING, right, teacher.reason(seen, question).text, kept)
     at = int(rng.integers(len(scene.things)))
