@@ -8,12 +8,13 @@ from fastapi import APIRouter, Body, Path, Request
 from starlette.concurrency import run_in_threadpool
 
 from orchestrator.api.access import Operator
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.services import Services, Use
 from orchestrator.intake.keeper import BlobKeeper
 from orchestrator.intake.pictures import Limits, digest, inspect
 from reasoning.errors import BadInput
 
-router = APIRouter(prefix="/api/blobs", tags=["blobs"])
+router = APIRouter(route_class=JsonRoute, prefix="/api/blobs", tags=["blobs"])
 
 ASKED_AT_ONCE = 1000
 """Hashes of one question at most."""

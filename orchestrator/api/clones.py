@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.actions import refuse_removed
 from orchestrator.api.access import Operator, record
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import job_document
 from orchestrator.api.jobs import job_or_404
 from orchestrator.api.services import Use
@@ -17,7 +18,7 @@ from orchestrator.submit import JobRequest, submit
 from reasoning.errors import BadInput
 from storage.access import Caller
 
-router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+router = APIRouter(route_class=JsonRoute, prefix="/api/jobs", tags=["jobs"])
 
 NOT_CLONED = ("request", "extended")
 """Options that belong to the one request that made a batch."""

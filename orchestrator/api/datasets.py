@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator import limits
 from orchestrator.api.access import Operator, record
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import file_document
 from orchestrator.api.errors import NotFound
 from orchestrator.api.paging import DryRun
@@ -31,7 +32,7 @@ from storage import files
 from storage.access import Caller
 from storage.objects import keys
 
-router = APIRouter(prefix="/api/datasets", tags=["datasets"])
+router = APIRouter(route_class=JsonRoute, prefix="/api/datasets", tags=["datasets"])
 
 SAMPLE_LINES = 3
 

@@ -48,9 +48,12 @@ _WORDS = {404: "not_found", 405: "method_not_allowed"}
 class Refused(HTTPException):
     """A request that is turned down before it reaches its route."""
 
-    def __init__(self, status: int, message: str, code: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, code: str, headers: dict[str, str] | None = None, *, param: str | None = None
+    ) -> None:
         super().__init__(status, message, headers)
         self.code = code
+        self.param = param
 
 
 class NotFound(BadInput):
@@ -113,16 +116,19 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     ]
     first = details[0]
     message = f"{first['field'] or 'body'}: {first['message']}"
+    if first["code"] == "extra_forbidden":
+        message = f'unknown field "{first["field"]}"'
     return envelope(request, 422, message, code="invalid_request", param=first["field"], details=details)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette hands over what it was registered for
     code = error.code if isinstance(error, Refused) else _WORDS.get(error.status_code)
+    param = error.param if isinstance(error, Refused) else None
     message = str(error.detail)
     if not isinstance(error, Refused) and error.status_code == 404:
         message = f"there is nothing at {request.url.path}"
-    return envelope(request, error.status_code, message, code=code, headers=dict(error.headers or {}))
+    return envelope(request, error.status_code, message, code=code, param=param, headers=dict(error.headers or {}))
 
 
 async def _gone(request: Request, _error: Exception) -> JSONResponse:

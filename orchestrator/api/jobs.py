@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator import actions
 from orchestrator.api import reads
 from orchestrator.api.access import Operator, Viewer, record
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import job_document, page
 from orchestrator.api.errors import NotFound
 from orchestrator.api.paging import After, DryRun, Limit, Statuses
 from orchestrator.api.services import Services, Use
 from storage.access import Caller
 
-router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+router = APIRouter(route_class=JsonRoute, prefix="/api/jobs", tags=["jobs"])
 
 
 class Change(BaseModel):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from orchestrator.api.access import Operator, Viewer
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import page
 from orchestrator.api.errors import NotFound
 from orchestrator.api.paging import Limit, Statuses
@@ -23,7 +24,7 @@ from orchestrator.submit import JobRequest, effective_policy
 from storage import datasets, slots
 from storage.access import Caller
 
-router = APIRouter(prefix="/api/schedules", tags=["schedules"])
+router = APIRouter(route_class=JsonRoute, prefix="/api/schedules", tags=["schedules"])
 
 DECISIONS_SHOWN = 200
 

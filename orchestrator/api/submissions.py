@@ -11,6 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestrator.api.access import Operator, record
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import job_document
 from orchestrator.api.files import Received, store
 from orchestrator.api.jobs import job_or_404
@@ -24,7 +25,7 @@ from orchestrator.service import new_id
 from orchestrator.submit import JobRequest, check, check_chunks, submit
 from storage.access import Caller
 
-router = APIRouter(prefix="/api/jobs", tags=["jobs"])
+router = APIRouter(route_class=JsonRoute, prefix="/api/jobs", tags=["jobs"])
 
 NO_NULL = r"^[^\x00]*$"
 """No database keeps a null character in text."""

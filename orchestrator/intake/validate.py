@@ -112,7 +112,7 @@ class _Readers:
                 "invalid_json_line", None, f"the line holds {fields.type_name(record)}; write one JSON object a line."
             )
             return None
-        if isinstance(line, bytes) and rb"\u0000" in line and _holds_nul(record):
+        if isinstance(line, bytes) and rb"\u0000" in line and place_of_nul(record) is not None:
             problems.add(
                 "invalid_value", None, r"a text holds the character \u0000, which cannot be stored; remove it."
             )
@@ -154,19 +154,23 @@ def _explain(line: bytes, error: orjson.JSONDecodeError, problems: Problems) -> 
         )
 
 
-def _holds_nul(value: Any) -> bool:
-    """Whether a text or a name anywhere in decoded JSON holds NUL; without recursion, as it may be nested deep."""
-    rest = [value]
+def place_of_nul(value: Any) -> str | None:
+    """Where in decoded JSON a text or a name holds NUL, such as `body.messages.0`; None where nowhere does.
+
+    Without recursion, as it may be nested deep.
+    """
+    rest: list[tuple[str, Any]] = [("", value)]
     while rest:
-        item = rest.pop()
+        place, item = rest.pop()
         if isinstance(item, str):
             if "\0" in item:
-                return True
+                return place.removeprefix(".")
         elif isinstance(item, dict):
-            rest += [*item, *item.values()]
+            rest += [(place, name) for name in item]
+            rest += [(f"{place}.{name}", below) for name, below in item.items()]
         elif isinstance(item, list):
-            rest += item
-    return False
+            rest += [(f"{place}.{number}", below) for number, below in enumerate(item)]
+    return None
 
 
 def _marked(error: Any, problems: Problems) -> None:

@@ -7,13 +7,17 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from fastapi.routing import APIRoute
 
+from orchestrator.api.app import make_api
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.dispatch import dispatch
 from orchestrator.expiry import remove_expired
 from orchestrator.limits import checked_limits
 from reasoning.errors import BadInput
 from storage import access
 from tests.openai.wire import ENDPOINT, Wire, check_types, jsonl, line, make_client, served, settings_of
+from workers.app import make_app
 
 JSON = {"content-type": "application/json"}
 
@@ -24,7 +28,15 @@ JSON = {"content-type": "application/json"}
         ("GET", "/v1/nothing", None, 404),
         ("PUT", "/v1/batches", None, 405),
         ("DELETE", "/v1/chat/completions", None, 405),
-        ("POST", "/v1/batches", b"{", 422),
+        ("POST", "/v1/batches", b"{", 400),
+        ("POST", "/v1/batches", b'{"search": {"judge": "\\ud800"}}', 400),
+        ("POST", "/v1/batches", b'{"metadata": {"a": "\\u0000"}}', 400),
+        ("POST", "/v1/batches", b'{"weight": NaN}', 400),
+        ("POST", "/v1/batches", b'{"search": ' + b"[" * 100_000, 400),
+        ("POST", "/v1/batches", b'{"foo": 1}', 422),
+        ("POST", "/v1/chat/completions", b'{"messages": [{"role": "user", "content": "\\ud800"}]}', 400),
+        ("POST", "/v1/chat/completions", b'{"messages": [{"role": "user", "content": "\\u0000"}]}', 400),
+        ("POST", "/api/jobs", b'{"lines": [{"question": "\\ud800"}]}', 400),
         ("POST", "/v1/batches", b"[]", 422),
         ("POST", "/v1/batches", b"{}", 422),
         ("POST", "/v1/chat/completions", b"\xff", 400),
@@ -151,3 +163,18 @@ def test_expired_files_are_removed(any_wire: Wire):
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(file.id)
     assert client.files.content(kept.id).content == b"x", "its bytes are shared"
+
+
+def test_every_route_with_a_json_body_reads_it_strictly(wire: Wire):
+    app = make_api(wire.settings, wire.db, wire.objects, make_app(wire.settings))
+    routers = [route.original_router for route in app.routes if hasattr(route, "original_router")]
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    bodied = [route for route in routes if route.body_field is not None]
+    assert len(bodied) > 10
+    assert [route.path for route in bodied if not isinstance(route, JsonRoute)] == []
+
+
+def test_a_character_that_cannot_be_stored_is_named_by_its_place(wire: Wire):
+    body = {"model": "m", "messages": [{"role": "user", "content": "a\0b"}]}
+    error = httpx.post(f"{wire.url}/v1/chat/completions", json=body).json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_value", "messages.0.content")

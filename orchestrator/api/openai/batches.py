@@ -8,9 +8,10 @@ from fastapi import APIRouter, Header, Query
 
 from orchestrator import actions, limits
 from orchestrator.api.access import Operator, Viewer, record
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.errors import NotFound
 from orchestrator.api.openai import rows
-from orchestrator.api.openai.creating import NewBatch, check_metadata, first_model
+from orchestrator.api.openai.creating import NewBatch, first_model
 from orchestrator.api.openai.files import file_or_404
 from orchestrator.api.openai.models import answering
 from orchestrator.api.openai.objects import batch_object, list_object
@@ -22,7 +23,7 @@ from orchestrator.submit import submit
 from reasoning.errors import BadInput
 from storage.access import Caller
 
-router = APIRouter(prefix="/v1/batches", tags=["openai"])
+router = APIRouter(route_class=JsonRoute, prefix="/v1/batches", tags=["openai"])
 
 MAX_PAGE = 100
 REPEATED_WITHIN_S = 600.0
@@ -46,7 +47,6 @@ def create(
 
     A dry run validates at once, tells the calls and tokens that it implies, and makes nothing.
     """
-    check_metadata(new.metadata)
     file = file_or_404(use, caller, new.input_file_id)
     model = answering(use, first_model(use.objects, file, use.settings))
     request = new.request(caller.project_id, model, idempotency_key)

@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from orchestrator import actions, completions
 from orchestrator.api.access import Operator
+from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.errors import envelope
 from orchestrator.api.openai.models import answering
 from orchestrator.api.openai.streaming import Chunks, comment, event
@@ -42,7 +43,7 @@ from workers.publish import Wakeup
 
 log = structlog.get_logger()
 
-router = APIRouter(prefix="/v1/chat/completions", tags=["openai"])
+router = APIRouter(route_class=JsonRoute, prefix="/v1/chat/completions", tags=["openai"])
 
 KEEP_ALIVE_S = 10.0
 """A comment after this much silence, so that nobody between takes the connection for dead."""

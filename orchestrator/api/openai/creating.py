@@ -115,12 +115,6 @@ def window_s(window: str) -> float:
     return float(seconds)
 
 
-def check_metadata(metadata: dict[str, str] | None) -> None:
-    """Refuse text that cannot be stored. Raises BadInput."""
-    if any("\0" in text for pair in (metadata or {}).items() for text in pair):
-        raise BadInput(r"metadata holds the character \u0000; remove it", code="invalid_value", field="metadata")
-
-
 def first_model(objects: ObjectStore, row: Any, settings: Settings) -> str | None:
     """The model that the first line of an input file names; None when it cannot be told. Validation says why then.
 

@@ -18,7 +18,7 @@ REDIRECT_ABOVE_BYTES = 16 * 2**20
 REDIRECT_S = 3600.0
 """How long the address of a redirect works."""
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 @dataclass(frozen=True, slots=True)
