@@ -1,9 +1,10 @@
 """The two things to beat, on the same weights: the published algorithm, and plain batched `generate`.
 
-`Sequential` is our own clean writing of the published search (shared facts: method.md section 2): every candidate and
-every verdict is a `generate` call of batch 1 that preprocesses the image, runs the vision tower and reads the whole
-prompt again; the stop test decodes the whole sequence at every token. `Batched` is what transformers offers without
-an engine: queries in lock step, padded, `num_return_sequences` candidates, verdicts of a round in one batch.
+`Sequential` is our own clean writing of the published search (LLaVA-CoT, arXiv 2411.10440, and its code): every
+candidate and every verdict is a `generate` call of batch 1 that preprocesses the image, runs the vision tower and
+reads the whole prompt again; the stop test decodes the whole sequence at every token. `Batched` is what transformers
+offers without an engine: queries in lock step, padded, `num_return_sequences` candidates that each end at their tag,
+the verdicts of a round in one batch.
 """
 
 from __future__ import annotations
@@ -15,22 +16,17 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from benchmarks.engine_work import (
-    JUDGE_TOKENS,
-    LENGTHS,
-    TEMPERATURE,
-    TOP_K,
-    TOP_P,
-    Work,
-    ask,
-    compare,
-    template_turns,
-)
+from benchmarks.engine_work import JUDGE_TOKENS, POLICY, Work, ask, compare, template_turns
 from reasoning.prompts import Prompt, check_prompt
 from reasoning.records import Query
 from reasoning.stages import STAGES, Stage
 
-SAMPLING = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": TOP_K}
+SAMPLING = {
+    "do_sample": True,
+    "temperature": POLICY.temperature,
+    "top_p": POLICY.top_p,
+    "top_k": POLICY.top_k,
+}
 
 
 class StopAtText(StoppingCriteria):  # type: ignore[misc]
@@ -43,6 +39,16 @@ class StopAtText(StoppingCriteria):  # type: ignore[misc]
         return self._tag in self._tokenizer.decode(input_ids[0], skip_special_tokens=True)
 
 
+class StopRows(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row at the token ids of its tag; `stop_strings` cannot take a tokenizer of whole words."""
+
+    def __init__(self, tokenizer: Any, tag: str) -> None:
+        self._ids = torch.tensor(tokenizer(tag, add_special_tokens=False)["input_ids"])
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        return (input_ids[:, -len(self._ids) :] == self._ids).all(-1)
+
+
 class Sequential:
     """One generation at a time."""
 
@@ -51,6 +57,7 @@ class Sequential:
         self._candidates, self._judge = candidates, judge
         self._draw = random.Random(0)
         self.tokens = 0
+        """Drawn for candidates."""
 
     def run(self, queries: Sequence[Query]) -> None:
         for query in queries:
@@ -60,7 +67,7 @@ class Sequential:
         path: list[int] = []
         kept: dict[Stage, str] = {}
         for stage in STAGES:
-            drawn = [self._generate(ask(query, ""), query, stage, path) for _ in range(self._candidates)]
+            drawn = [self._generate(query, stage, path) for _ in range(self._candidates)]
             ids = self._knock_out(query, stage, kept, drawn) if self._judge else drawn[0]
             path = path + ids
             kept[stage] = self._text(ids)
@@ -84,13 +91,10 @@ class Sequential:
         words = self._words(compare(query, stage, kept, texts), query)
         return first if words.strip().startswith("1") else second
 
-    def _generate(self, prompt: Prompt, query: Query, stage: Stage, path: list[int]) -> list[int]:
-        inputs = self._inputs(prompt, query, path)
+    def _generate(self, query: Query, stage: Stage, path: list[int]) -> list[int]:
+        inputs = self._inputs(ask(query, ""), query, path)
         stop = StoppingCriteriaList([StopAtText(self._processor.tokenizer, stage.close_tag)])
-        length = LENGTHS[stage]
-        out = self._model.generate(
-            **inputs, **SAMPLING, max_new_tokens=length, min_new_tokens=length, stopping_criteria=stop
-        )
+        out = self._model.generate(**inputs, **SAMPLING, max_new_tokens=POLICY.max_tokens, stopping_criteria=stop)
         ids: list[int] = out[0, inputs["input_ids"].shape[1] :].tolist()
         self.tokens += len(ids)
         return ids
@@ -105,9 +109,10 @@ class Sequential:
         images = [[self._work.picture(query)]] if query else None
         inputs = self._processor(text=[text], images=images, return_tensors="pt", add_special_tokens=False)
         if path:
-            extra = torch.tensor([path])
-            inputs["input_ids"] = torch.cat([inputs["input_ids"], extra], dim=1)
+            inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([path])], dim=1)
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+            seen = inputs["cross_attention_mask"]
+            inputs["cross_attention_mask"] = torch.cat([seen, seen[:, -1:].repeat(1, len(path), 1, 1)], dim=1)
         return inputs
 
     def _text(self, ids: list[int]) -> str:
@@ -123,6 +128,7 @@ class Batched:
         self._candidates, self._judge, self._flight = candidates, judge, flight
         processor.tokenizer.padding_side = "left"
         self.tokens = 0
+        """Drawn for candidates, padding left out."""
 
     def run(self, queries: Sequence[Query]) -> None:
         for start in range(0, len(queries), self._flight):
@@ -132,8 +138,12 @@ class Batched:
         kept: list[dict[Stage, str]] = [{} for _ in queries]
         for stage in STAGES:
             prompts = [ask(query, " ".join(kept[i].values())) for i, query in enumerate(queries)]
-            texts = self._generate(prompts, queries, LENGTHS[stage], self._candidates, fixed=True)
-            self.tokens += len(texts) * LENGTHS[stage]
+            stop = StoppingCriteriaList([StopRows(self._processor.tokenizer, stage.close_tag)])
+            out = self._generate(
+                prompts, queries, POLICY.max_tokens, num_return_sequences=self._candidates, stopping_criteria=stop
+            )
+            self.tokens += int((out != self._processor.tokenizer.pad_token_id).sum())
+            texts = self._texts(out)
             pools = [texts[i * self._candidates : (i + 1) * self._candidates] for i in range(len(queries))]
             while self._judge and any(len(pool) > 1 for pool in pools):
                 pools = self._round(queries, stage, kept, pools)
@@ -145,24 +155,22 @@ class Batched:
     ) -> list[list[str]]:
         pairs = [(i, pool[k], pool[k + 1]) for i, pool in enumerate(pools) for k in range(0, len(pool) - 1, 2)]
         prompts = [compare(queries[i], stage, kept[i], (a, b)) for i, a, b in pairs]
-        words = self._generate(prompts, [queries[i] for i, _, _ in pairs], JUDGE_TOKENS, 1, fixed=False)
+        words = self._texts(self._generate(prompts, [queries[i] for i, _, _ in pairs], JUDGE_TOKENS))
         left: list[list[str]] = [pool[len(pool) - len(pool) % 2 :] for pool in pools]
         for (i, a, b), word in zip(pairs, words, strict=True):
             left[i].append(a if word.strip().startswith("1") else b)
         return left
 
-    def _generate(
-        self, prompts: Sequence[Prompt], queries: Sequence[Query], length: int, count: int, *, fixed: bool
-    ) -> list[str]:
+    def _generate(self, prompts: Sequence[Prompt], queries: Sequence[Query], length: int, **more: Any) -> torch.Tensor:
         texts = [
             self._processor.apply_chat_template(template_turns(prompt), add_generation_prompt=True) + prompt.prefix
             for prompt in prompts
         ]
         images = [[self._work.picture(query)] for query in queries]
         inputs = self._processor(text=texts, images=images, return_tensors="pt", padding=True, add_special_tokens=False)
-        least = {"min_new_tokens": length} if fixed else {}
-        out = self._model.generate(**inputs, **SAMPLING, **least, max_new_tokens=length, num_return_sequences=count)
-        decoded: list[str] = self._processor.batch_decode(
-            out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
+        out: torch.Tensor = self._model.generate(**inputs, **SAMPLING, **more, max_new_tokens=length)
+        return out[:, inputs["input_ids"].shape[1] :]
+
+    def _texts(self, ids: torch.Tensor) -> list[str]:
+        decoded: list[str] = self._processor.batch_decode(ids, skip_special_tokens=True)
         return decoded

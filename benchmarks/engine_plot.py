@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT, LEFT, TOP, FLOOR = 1000, 420, 70, 50, 330
-COLOURS = {"sequential": "#b0584f", "batched": "#c9a24b", "engine": "#2f6f8f", "engine, both orders": "#79a9bd"}
+COLOURS = {"sequential": "#b0584f", "batched": "#c9a24b", "engine": "#2f6f8f", "service": "#79a9bd"}
 LABELS = {
     "sequential": "published algorithm, one call at a time",
     "batched": "generate with num_return_sequences",
     "engine": "this engine",
-    "engine, both orders": "this engine, every pair judged in both orders",
+    "service": "this engine with the product's search (both orders, equal candidates merged)",
 }
 
 

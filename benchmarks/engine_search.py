@@ -1,16 +1,23 @@
-"""The search over an engine, driven by its futures: the next call of a query goes out when its last one is in."""
+"""The search of the baselines over an engine: the next call of a query goes out when its last one is in.
+
+It compares what `Batched` compares, every pair once. What the product does instead (`plan()`: both orders, equal
+candidates merged) is measured beside it, by `benchmarks.search_in_process`.
+"""
 
 from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from benchmarks.engine_work import LENGTHS, TEMPERATURE, TOP_K, TOP_P, Work, ask, compare
+from benchmarks.engine_work import POLICY, Work, ask, compare
+from reasoning import seeds
 from reasoning.prompts import LABELS
 from reasoning.records import Candidate, Query
 from reasoning.stages import STAGES, Stage
-from workers.engine.protocol import Choose, Chosen, Engine, Generate, Generated, Sampling
+from workers.asks import sampling
+from workers.engine.protocol import Choose, Chosen, Engine, Generate, Generated
 
 
 class Search:
@@ -35,16 +42,16 @@ class Search:
             load_image=runner.work.pictures.__getitem__,
             group=query.custom_id,
             indices=tuple(range(runner.candidates)),
-            seeds=tuple(hash((query.custom_id, stage, k)) for k in range(runner.candidates)),
+            seeds=tuple(seeds.candidate(0, query.custom_id, stage, 0, k) for k in range(runner.candidates)),
             stop=stage.close_tag,
-            sampling=Sampling(temperature=TEMPERATURE, top_p=TOP_P, top_k=TOP_K, max_tokens=LENGTHS[stage]),
+            sampling=sampling(POLICY),
             prefix_ids=self._ids,
         )
         runner.when(runner.engine.generate(request), self._drawn)
 
     def _drawn(self, result: Generated) -> None:
         self._pool = list(result.candidates)
-        if self._runner.orders:
+        if self._runner.judge:
             self._round()
         else:
             self._keep(self._pool[0])
@@ -54,30 +61,24 @@ class Search:
             self._keep(self._pool[0])
             return
         pairs = [(self._pool[k], self._pool[k + 1]) for k in range(0, len(self._pool) - 1, 2)]
-        odd = self._pool[len(self._pool) - len(self._pool) % 2 :]
-        orders = self._runner.orders
-        first_wins = [0.0] * len(pairs)
-        open_ = [len(pairs) * orders]
+        left = self._pool[len(self._pool) - len(self._pool) % 2 :]
+        wanted = len(left) + len(pairs)
 
-        def seen(place: int, order: int, chosen: Chosen) -> None:
-            first_wins[place] += chosen.probabilities[order] / orders
-            open_[0] -= 1
-            if not open_[0]:
-                self._pool = [a if p >= 0.5 else b for (a, b), p in zip(pairs, first_wins, strict=True)] + odd
+        def seen(pair: tuple[Candidate, Candidate], chosen: Chosen) -> None:
+            left.append(pair[0] if chosen.probabilities[0] >= chosen.probabilities[1] else pair[1])
+            if len(left) == wanted:
+                self._pool = left
                 self._round()
 
-        for place, pair in enumerate(pairs):
-            for order in range(orders):
-                a, b = pair if order == 0 else pair[::-1]
-                prompt = compare(self._query, self._stage, self._kept, (a.text, b.text))
-                request = Choose(
-                    call_id="compare",
-                    prompt=prompt,
-                    load_image=self._runner.work.pictures.__getitem__,
-                    group=self._query.custom_id,
-                    labels=LABELS,
-                )
-                self._runner.when(self._runner.engine.choose(request), lambda r, p=place, o=order: seen(p, o, r))
+        for pair in pairs:
+            request = Choose(
+                call_id="compare",
+                prompt=compare(self._query, self._stage, self._kept, (pair[0].text, pair[1].text)),
+                load_image=self._runner.work.pictures.__getitem__,
+                group=self._query.custom_id,
+                labels=LABELS,
+            )
+            self._runner.when(self._runner.engine.choose(request), partial(seen, pair))
 
     def _keep(self, winner: Candidate) -> None:
         self._ids += winner.token_ids
@@ -91,9 +92,8 @@ class Search:
 class Runner:
     """Keeps `flight` searches going over one engine."""
 
-    def __init__(self, engine: Engine, work: Work, *, candidates: int, orders: int, flight: int) -> None:
-        """`orders` is 0 without a judge, 1 or 2 for the orders in which every pair is shown."""
-        self.engine, self.work, self.candidates, self.orders = engine, work, candidates, orders
+    def __init__(self, engine: Engine, work: Work, *, candidates: int, judge: bool, flight: int) -> None:
+        self.engine, self.work, self.candidates, self.judge = engine, work, candidates, judge
         self._flight = flight
         self._events: queue.SimpleQueue[tuple[Callable[[Any], None], Any]] = queue.SimpleQueue()
         self._left: list[Query] = []

@@ -1,26 +1,32 @@
-"""The same work for every contender: questions about distinct pictures, and how long each text gets."""
+"""The same work for every contender: the demo model's own questions, each about a picture of its own."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from reasoning.policy import Policy
 from reasoning.prompts import Prompt, compare_prompt, policy_prompt
 from reasoning.records import Query
-from reasoning.stages import STAGES, Stage
+from reasoning.stages import Stage
+from training.scenes.files import scenes
+from training.scenes.render import render
+from training.small.model import SETTINGS
+from training.small.rows import as_query
 
-LENGTHS: Mapping[Stage, int] = {Stage.SUMMARY: 16, Stage.CAPTION: 40, Stage.REASONING: 60, Stage.CONCLUSION: 6}
-"""Tokens per candidate. Random weights never write an end tag, so the limit sets the length, for all alike."""
+POLICY = Policy.from_mapping(cast("dict[str, Any]", SETTINGS["policy"]))
+"""Sampling as the demo model asks for it: the end tag ends a text, the limit of tokens is far away."""
 
 JUDGE_TOKENS = 2
-"""What a judge that writes needs for a label and the end of its turn."""
+"""What a judge that writes may say: its label and the end of its turn. The published one writes its reason first."""
 
-TEMPERATURE, TOP_P, TOP_K = 0.6, 0.9, 50
+SEED = 4242
+"""Of the held-out scenes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +41,16 @@ class Work:
         return Image.open(io.BytesIO(self.pictures[query.images[0]])).convert("RGB")
 
 
-def make_work(count: int, words: int, seed: int = 0) -> Work:
-    """`count` questions of 14 known words, each about a picture of its own."""
-    draw = random.Random(seed)
+def make_work(count: int) -> Work:
+    """`count` held-out questions."""
     pictures: dict[str, bytes] = {}
     queries = []
-    for number in range(count):
-        image = Image.new("RGB", (96, 96), tuple(draw.randrange(256) for _ in range(3)))  # type: ignore[arg-type]
-        pen = ImageDraw.Draw(image)
-        for _ in range(6):
-            x, y = draw.randrange(80), draw.randrange(80)
-            pen.ellipse((x, y, x + 16, y + 16), fill=tuple(draw.randrange(256) for _ in range(3)))  # type: ignore[arg-type]
+    for number, (scene, question) in enumerate(scenes(SEED, count, "medium")):
         buffer = io.BytesIO()
-        image.save(buffer, "PNG")
+        Image.fromarray(render(scene)).save(buffer, "PNG")
         key = hashlib.sha256(buffer.getvalue()).hexdigest()
         pictures[key] = buffer.getvalue()
-        question = " ".join(f"w{draw.randrange(words)}" for _ in range(14))
-        queries.append(Query(f"q{number}", question, (key,)))
+        queries.append(as_query(question, f"q{number}", key))
     return Work(tuple(queries), pictures)
 
 
@@ -62,7 +61,9 @@ def ask(query: Query, path: str) -> Prompt:
 
 def compare(query: Query, stage: Stage, kept: Mapping[Stage, str], shown: tuple[str, str]) -> Prompt:
     """The prompt of one comparison."""
-    return compare_prompt(query, "compact", "labels", stage, kept, shown)
+    inner = {earlier: _inner(text, earlier) for earlier, text in kept.items()}
+    first, second = (_inner(text, stage) for text in shown)
+    return compare_prompt(query, "compact", "labels", stage, inner, (first, second))
 
 
 def template_turns(prompt: Prompt) -> list[dict[str, object]]:
@@ -76,4 +77,5 @@ def template_turns(prompt: Prompt) -> list[dict[str, object]]:
     ]
 
 
-__all__ = ["JUDGE_TOKENS", "LENGTHS", "STAGES", "TEMPERATURE", "TOP_K", "TOP_P", "Work", "make_work"]
+def _inner(text: str, stage: Stage) -> str:
+    return text.strip().removeprefix(stage.open_tag).removesuffix(stage.close_tag).strip()

@@ -1,0 +1,152 @@
+"""What the queue costs: the same searches on the demo model through Celery, Postgres and judge tasks, and bare.
+
+Both sides plan the same calls with the same seeds, so the engine does the same work; the job runs in one worker with
+one orchestrator, the bare side in one process without either. The sides take turns. Everything runs on this machine:
+where the engine fills all cores, what the other services compute is part of the cost.
+Run `python -m benchmarks.queue_cost`; the result goes to `benchmarks/results/queue_cost.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import insert
+
+from benchmarks.engine import environment
+from benchmarks.engine_work import POLICY, Work, make_work
+from benchmarks.search_in_process import InProcess
+from benchmarks.throughput import read, running, service_environment, stagebeam, wait, workers_ready
+from orchestrator.actions import resume_job
+from orchestrator.intake.rows import NewQuery, insert_queries
+from reasoning.decisions import Answer
+from reasoning.policy import Policy
+from storage import blobs, transitions
+from storage.database import Database, open_database
+from storage.objects.local import LocalStore
+from storage.tables import Job, JobCounters
+from tests.services.postgres import private_postgres
+from tests.services.redis import private_redis
+from workers.engine.registry import open_engine
+
+RESULT = Path(__file__).parent / "results" / "queue_cost.json"
+FLIGHT = 64
+ENGINE = {"device": "cpu", "slots": 64}
+
+
+def main() -> None:
+    """Measure both sides in turn and write the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.queue_cost", description=__doc__)
+    parser.add_argument("--queries", type=int, default=256)
+    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    work = make_work(options.queries)
+    rounds = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        private_postgres() as postgres,
+        private_redis(Path(folder)) as broker,
+    ):
+        url = postgres.url(postgres.create())
+        for number in range(options.rounds):
+            policy = POLICY.with_overrides({"candidates": options.candidates, "fan_out": "together", "seed": number})
+            bare, queued = bare_side(work, policy), queue_side(url, broker, Path(folder), work, policy)
+            rounds.append({"bare": bare, "queue": queued, "cost": queued["seconds"] / bare["seconds"] - 1})
+            print(json.dumps(rounds[-1]), flush=True)
+    report = {
+        "what": "wall time of a job over that of the bare engine loop with the same calls, less one",
+        "queries": options.queries,
+        "candidates": options.candidates,
+        "median_cost": statistics.median(item["cost"] for item in rounds),
+        "rounds": rounds,
+        "environment": environment(),
+        "versions": {name: version(name) for name in ("celery", "kombu", "redis", "sqlalchemy", "psycopg")},
+    }
+    options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def bare_side(work: Work, policy: Policy) -> dict[str, float]:
+    """Whole searches over the engine in this process."""
+    engine = open_engine("demo", ENGINE)
+    try:
+        started = time.monotonic()
+        found = InProcess(engine, work.pictures.__getitem__, flight=FLIGHT).run(policy, work.queries)
+        seconds = time.monotonic() - started
+    finally:
+        engine.close()
+    usages = [call.usage for one in found for call in one.calls.values()]
+    return {
+        "seconds": seconds,
+        "answered": sum(isinstance(one.decision, Answer) for one in found),
+        "calls": len(usages),
+        "tokens": sum(usage.generated_tokens for usage in usages),
+    }
+
+
+def queue_side(url: str, broker: str, folder: Path, work: Work, policy: Policy) -> dict[str, float]:
+    """One job through one orchestrator and one worker process."""
+    db = open_database(url)
+    job_id = f"job_{policy.seed}"
+    store = folder / "objects"
+    for data in work.pictures.values():
+        blobs.upload(LocalStore(store), data, "image/png")
+    fill(db, job_id, work, policy)
+    env = service_environment(url, broker, slots=FLIGHT) | {
+        "STAGEBEAM_MODEL": "demo",
+        "STAGEBEAM_OBJECT_STORE": str(store),
+        "STAGEBEAM_DEVICE": "cpu",
+    }
+    with running([stagebeam(), "orchestrator"], env), running([stagebeam(), "worker"], env):
+        wait(lambda: workers_ready(db), 120.0)
+        started = time.monotonic()
+        resume_job(db, job_id)
+        while (job := read(db, job_id)).waiting or job.running:
+            time.sleep(0.02)
+        seconds = time.monotonic() - started
+    with db.read() as conn:
+        calls = conn.exec_driver_sql(f"SELECT count(*) FROM calls WHERE job_id = '{job_id}'").scalar_one()
+    db.close()
+    tokens = job.kept_tokens + job.discarded_tokens + job.judged_tokens
+    return {"seconds": seconds, "answered": job.done, "calls": calls, "tokens": tokens}
+
+
+def fill(db: Database, job_id: str, work: Work, policy: Policy) -> None:
+    """A paused running job of the questions of `work`."""
+    now = time.time()
+    values: dict[str, Any] = {
+        "id": job_id,
+        "project_id": "default",
+        "status": "running",
+        "model": "demo",
+        "policy": policy.to_mapping(),
+        "policy_digest": policy.digest,
+        "created_at": now,
+        "paused_at": now,
+    }
+    rows = [
+        NewQuery(line, query.custom_id, orjson.dumps(_body(query)).decode())
+        for line, query in enumerate(work.queries, start=1)
+    ]
+    with db.write() as conn:
+        conn.execute(insert(Job.__table__).values(values))
+        conn.execute(insert(JobCounters.__table__).values(job_id=job_id))
+        insert_queries(conn, job_id, rows, now)
+        transitions.add_counts(conn, job_id, {"total": len(rows), "waiting": len(rows)})
+
+
+def _body(query: Any) -> dict[str, Any]:
+    return {"question": query.question, "images": list(query.images), "choices": list(query.choices)}
+
+
+if __name__ == "__main__":
+    main()
