@@ -113,7 +113,7 @@ class Reference:
         drawn: list[int] = []
         while len(drawn) < sampling.max_tokens:
             scores = self.logits(prompt, [*prefix, *drawn])[None]
-            draw = Draw([sampling], [seed], scores.shape[1], scores.device)
+            draw = Draw([sampling], [[seed]], scores.shape[1], scores.device)
             token = int(draw(scores, torch.tensor([len(drawn)])))
             if token in self.ends:
                 break

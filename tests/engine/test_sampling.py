@@ -25,9 +25,9 @@ samplings = st.builds(
 @given(rows=st.lists(st.tuples(samplings, st.integers(0, 2**63 - 1), st.integers(0, 500)), min_size=1, max_size=6))
 def test_a_row_draws_the_same_in_any_company(rows: list[tuple[Sampling, int, int]]):
     logits = torch.randn((len(rows), 40), generator=torch.Generator().manual_seed(1)) * 3
-    together = Draw([r[0] for r in rows], [r[1] for r in rows], 40, CPU)(logits, torch.tensor([r[2] for r in rows]))
+    together = Draw([r[0] for r in rows], [[r[1]] for r in rows], 40, CPU)(logits, torch.tensor([r[2] for r in rows]))
     for place, (sampling, seed, position) in enumerate(rows):
-        alone = Draw([sampling], [seed], 40, CPU)(logits[place : place + 1], torch.tensor([position]))
+        alone = Draw([sampling], [[seed]], 40, CPU)(logits[place : place + 1], torch.tensor([position]))
         assert alone[0] == together[place]
 
 
@@ -35,7 +35,7 @@ def test_greedy_is_the_best_token():
     logits = torch.randn((50, 40))
     greedy = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_tokens=1)
     warm = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_tokens=1)
-    draw = Draw([greedy] * 49 + [warm], list(range(50)), 40, CPU)
+    draw = Draw([greedy] * 49 + [warm], [[seed] for seed in range(50)], 40, CPU)
     assert (draw(logits, torch.zeros(50, dtype=torch.int64))[:49] == logits.argmax(-1)[:49]).all()
 
 
@@ -49,7 +49,7 @@ def test_draws_have_the_distribution_of_transformers(temperature: float, top_k: 
     wanted = TopPLogitsWarper(top_p)(None, wanted) if top_p < 1 else wanted
     count = 20_000
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=1)
-    draw = Draw([sampling] * count, list(range(count)), 8, CPU)
+    draw = Draw([sampling] * count, [[seed] for seed in range(count)], 8, CPU)
     drawn = draw(logits.expand(count, -1), torch.full((count,), 7))
     shares = torch.bincount(drawn, minlength=8) / count
     assert torch.allclose(shares, torch.softmax(wanted[0], -1), atol=0.012)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from functools import cache
 from typing import Any
@@ -20,6 +21,7 @@ from workers.engine.model_folder import load
 from workers.engine.protocol import Sampling
 
 MIB = 1024 * 1024
+PATIENCE_S = 60.0
 QUESTIONS = ("a?", "what is in it", "b? or rather the other one, over there")
 
 
@@ -152,11 +154,11 @@ def step(loop: Loop) -> None:
 
 
 def run_until(loop: Loop, future: Future[Any]) -> None:
-    for _ in range(100_000):
-        if future.done():
-            return
+    """Step until the future is done. Bounded by time: the threads that prepare may wait long for a core."""
+    end = time.monotonic() + PATIENCE_S
+    while not future.done():
         step(loop)
-    raise AssertionError("the loop does not end")
+        assert time.monotonic() < end, f"the loop does not end: {loop.counts()}"
 
 
 class Pictures(dict[str, bytes]):

@@ -25,7 +25,7 @@ class Limits:
     """How much may be in hand at once."""
 
     rows: int
-    """Running candidates."""
+    """Running candidates; those that have drawn the same so far take one place in the batch together."""
     trunks: int
     """Prompts whose keys and values are held, kept ones included."""
     pictures: int
@@ -68,6 +68,8 @@ class Admission:
         self._pictures: dict[tuple[str, ...], Picture] = {}
         self.row_limit = limits.rows
         """Lowered when memory ran out."""
+        self.running = 0
+        """Candidates that run."""
         self._step_tokens = limits.step_tokens
         self._patience, self._calm, self._held = RECOVER_STEPS, 0, False
         self.fills: list[Pending] = []
@@ -137,16 +139,44 @@ class Admission:
         trunk, sampling = job.trunk, job.sampling
         if trunk is None or sampling is None:
             return
+        count = min(len(job.waiting), self.row_limit - self.running)
+        if count <= 0:
+            return
         room = self._adapter.context - trunk.length
-        while job.waiting and self.twigs.active < self.row_limit:
-            row = Row(job=job, trunk=trunk, limit=min(sampling.max_tokens, room), work=work)
+        row = Row(job=job, trunk=trunk, limit=min(sampling.max_tokens, room), work=work)
+        try:
+            self.twigs.claim(row, 1)
+        except PoolFull:
+            return
+        row.members, job.waiting = job.waiting[:count], job.waiting[count:]
+        self.running += count
+        self._activate(row)
+
+    def part(self, row: Row, drawn: Sequence[int], work: float) -> list[tuple[Row, int]]:
+        """A row for each different token that the members of `row` drew, with that token.
+
+        The first keeps the row. Members for whom there is no room start again later, with the same result.
+        """
+        groups: dict[int, list[tuple[int, int]]] = {}
+        for member, token in zip(row.members, drawn, strict=True):
+            groups.setdefault(token, []).append(member)
+        (first, row.members), *others = groups.items()
+        parts = [(row, first)]
+        for token, members in others:
+            fork = Row(job=row.job, trunk=row.trunk, limit=row.limit, work=work, members=members)
             try:
-                self.twigs.claim(row, 1)
+                self.twigs.claim(fork, max(1, row.length))
             except PoolFull:
-                return
-            row.index, row.seed = job.waiting.pop(0)
-            self._activate(row)
-            job.rows.append(row)
+                self._tally.preemptions += len(members)
+                self._tally.discarded_tokens += len(row.tokens) * len(members)
+                self.running -= len(members)
+                row.job.waiting = members + row.job.waiting
+                continue
+            fork.tokens = list(row.tokens)
+            self.twigs.copy(row, fork, row.length)
+            self._activate(fork)
+            parts.append((fork, token))
+        return parts
 
     def end_row(self, row: Row, *, keep: bool) -> None:
         """Take a row out of the batch; its keys and values stay for the next stage if `keep`."""
@@ -156,6 +186,7 @@ class Admission:
         else:
             self.twigs.drop(row)
         row.job.rows.remove(row)
+        self.running -= len(row.members)
         row.trunk.rows -= 1
         if not row.trunk.rows:
             self.trunks.park(row.trunk)
@@ -168,7 +199,7 @@ class Admission:
     def release(self, job: Job, *, keep: bool = True) -> None:
         """Free what `job` holds. What it computed stays cached, unless `keep` is false."""
         for row in list(job.rows):
-            self._tally.discarded_tokens += len(row.tokens)
+            self._tally.discarded_tokens += len(row.tokens) * len(row.members)
             self.end_row(row, keep=False)
         if job.picture:
             job.picture.pins -= 1
@@ -181,7 +212,7 @@ class Admission:
 
     def put_back(self, job: Job) -> None:
         """Undo the admission of `job`; candidates under way start again later, with the same result."""
-        again = [(row.index, row.seed) for row in job.rows]
+        again = [member for row in job.rows for member in row.members]
         self._tally.preemptions += len(again)
         self.release(job, keep=False)
         job.waiting = again + job.waiting
@@ -191,7 +222,7 @@ class Admission:
         """Rows, bytes and evictions by name, for the counters."""
         pools: list[Pool[Any]] = [pool for pool in (self.trunks, self.twigs, self.pictures) if pool]
         return {
-            "rows": float(self.twigs.active),
+            "rows": float(self.running),
             "row_limit": float(self.row_limit),
             "cache_bytes": float(self._features.nbytes + sum(pool.held_bytes for pool in pools)),
             "evictions": float(sum(pool.evictions for pool in pools)),
@@ -204,7 +235,7 @@ class Admission:
 
     def halve(self) -> None:
         """Let less run at once for a while, and for longer each time: what runs must get to its end."""
-        self.row_limit = max(1, min(self.row_limit, self.twigs.active) // 2)
+        self.row_limit = max(1, min(self.row_limit, self.running) // 2)
         self._step_tokens = max(1, self._step_tokens // 2)
         self._patience, self._calm, self._held = 2 * self._patience, 0, True
 
@@ -326,6 +357,7 @@ class Admission:
                 self.pictures.activate(picture)
             picture.rows += 1
         self.twigs.activate(row)
+        row.job.rows.append(row)
 
     def _drop_trunk(self, trunk: Trunk) -> None:
         if trunk.place >= 0:

@@ -16,9 +16,11 @@ class Tally:
     steps: int = 0
     """Forward passes."""
     row_steps: int = 0
-    """Tokens fed by running rows; divided by steps: the mean batch."""
+    """Tokens fed for running candidates; divided by steps: the mean number that ran."""
+    merged_steps: int = 0
+    """Of these, how many needed no row of their own, as a sibling had drawn the same tokens so far."""
     row_places: int = 0
-    """Rows that could have run in these steps; `row_steps / row_places` is the batch fill."""
+    """Candidates that could have run in these steps; `row_steps / row_places` is the batch fill."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     """Prompt tokens whose keys and values were found."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 
@@ -25,7 +26,8 @@ class Device:
         """When the device call in hand began; None between calls. Read by the watchdog."""
         self._adapter, self._admission, self._tally = adapter, admission, tally
         self._logits: torch.Tensor | None = None
-        self._draw: tuple[Sequence[Row], Draw] | None = None
+        self._draw: tuple[Sequence[tuple[Row, int]], Draw] | None = None
+        """The rows and their numbers of members that it is for: members only ever leave."""
 
     def forward(self) -> None:
         """A token of every running row, and the prompts just admitted, in one pass."""
@@ -50,21 +52,22 @@ class Device:
         admission.fills = []
         admission.recover()
 
-    def draw(self, rows: Sequence[Row]) -> list[int]:
-        """The next token of every row: from this step's pass, or from its trunk for one that just started."""
+    def draw(self, rows: Sequence[Row]) -> list[list[int]]:
+        """The next token of every member of every row: from this step's pass, or from the trunk where one starts."""
         started = time.monotonic()
         first = [row.trunk.logits for row in rows if not row.tokens]
         fresh = [scores for scores in first if scores is not None]
         parts = [*([] if self._logits is None else [self._logits]), *([torch.stack(fresh)] if fresh else [])]
         logits = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if self._draw is None or self._draw[0] != rows:
+        who = [(row, len(row.members)) for row in rows]
+        if self._draw is None or self._draw[0] != who:
             samplings = [sampling for row in rows if (sampling := row.job.sampling)]
-            seeds = [row.seed for row in rows]
-            self._draw = (rows, Draw(samplings, seeds, self._adapter.vocabulary, logits.device))
+            seeds = [[seed for _, seed in row.members] for row in rows]
+            self._draw = (who, Draw(samplings, seeds, self._adapter.vocabulary, logits.device))
         positions = torch.tensor([len(row.tokens) for row in rows], device=logits.device)
-        tokens: list[int] = self._draw[1](logits, positions).tolist()
+        drawn = iter(self._draw[1](logits, positions).tolist())
         self._tally.sample_seconds += time.monotonic() - started
-        return tokens
+        return [list(islice(drawn, count)) for _, count in who]
 
     def forget(self) -> None:
         """A step was lost: nothing of it counts."""
@@ -80,5 +83,6 @@ class Device:
         else:
             self._tally.decode_seconds += seconds
         self._tally.steps += 1
-        self._tally.row_steps += rows
+        self._tally.row_steps += self._admission.running
+        self._tally.merged_steps += self._admission.running - rows
         self._tally.row_places += self._admission.row_limit if rows else 0

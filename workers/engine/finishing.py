@@ -22,27 +22,24 @@ def append(row: Row, token: int, ends: frozenset[int], encoder: Encoder) -> Fini
     return Finish.LENGTH if len(row.tokens) >= row.limit else None
 
 
-def candidate(row: Row, finish: Finish, encoder: Encoder) -> Candidate:
-    """The row's text, cut after the end tag; its ids are kept whole, as the model goes on from them."""
+def candidates(row: Row, finish: Finish, encoder: Encoder) -> list[Candidate]:
+    """One per member: the row's text, cut after the end tag; its ids are kept whole, as the model goes on from them."""
     text = encoder.text(row.tokens)
     request = row.job.request
     if finish is Finish.STOP and isinstance(request, Generate) and request.stop:
         text = text[: text.index(request.stop) + len(request.stop)]
-    return Candidate(
-        index=row.index,
-        text=text,
-        tokens=len(row.tokens),
-        finish=finish,
-        token_ids=tuple(row.tokens),
-        seed=row.seed,
-    )
+    ids = tuple(row.tokens)
+    return [
+        Candidate(index=index, text=text, tokens=len(ids), finish=finish, token_ids=ids, seed=seed)
+        for index, seed in row.members
+    ]
 
 
 def generated(job: Job) -> Generated:
     """All candidates in the order of the request."""
     indices = job.request.indices if isinstance(job.request, Generate) else ()
-    candidates = tuple(job.done[index] for index in indices)
-    return Generated(candidates=candidates, usage=_usage(job, sum(c.tokens for c in candidates)))
+    found = tuple(job.done[index] for index in indices)
+    return Generated(candidates=found, usage=_usage(job, sum(c.tokens for c in found)))
 
 
 def chosen(job: Job, logits: torch.Tensor) -> Chosen:

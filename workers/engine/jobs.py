@@ -42,12 +42,15 @@ class Trunk(Slot):
 
 @dataclass(slots=True, eq=False)
 class Row(Slot):
-    """One candidate: its own tokens after the trunk. `length` counts those already fed to the model."""
+    """Candidates that have drawn the same tokens so far, after the trunk: one row until they part.
+
+    `length` counts the tokens already fed to the model.
+    """
 
     job: Job = field(kw_only=True)
     trunk: Trunk = field(kw_only=True)
-    index: int = 0
-    seed: int = 0
+    members: list[tuple[int, int]] = field(default_factory=list)
+    """Index and seed of each candidate."""
     limit: int = 0
     """New tokens at most."""
     work: float = 0.0

@@ -12,6 +12,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -24,7 +25,7 @@ from workers.engine.admission import Admission, Entry, Limits
 from workers.engine.counting import Tally
 from workers.engine.device import Device
 from workers.engine.encode import Encoder
-from workers.engine.finishing import append, candidate, chosen, generated
+from workers.engine.finishing import append, candidates, chosen, generated
 from workers.engine.jobs import Job, Row
 from workers.engine.pools import PoolFull
 from workers.engine.preparing import FeatureCache, Preparer
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 IDLE_S = 0.02
 """Pause between looks at deadlines while nothing runs."""
 
+_CLOSED = "the engine was closed; the call runs again on another worker"
 _TOO_LARGE = "the device has too little memory for this call alone; lower max_tokens or raise the memory budget"
 
 
@@ -70,9 +72,11 @@ class Loop:
             job.waiting = list(zip(request.indices, request.seeds, strict=True))
         self._preparing.add(job)
         if self._closing:
-            self._fail(job, _closed())
+            self._fail(job, Transient(_CLOSED))
         else:
-            self._preparer.submit(job, self._deliver)
+            # Refused when the loop closed in between: then `run` fails what is being prepared.
+            with suppress(RuntimeError):
+                self._preparer.submit(job, self._deliver)
         return job.future
 
     def close(self) -> None:
@@ -91,9 +95,8 @@ class Loop:
                 if not self.step():
                     self._wake.wait(IDLE_S)
                     self._wake.clear()
-        self._preparer.close()
-        for job in [*self._preparing, *self._waiting, *self._open]:
-            self._fail(job, _closed())
+            self._preparer.close()
+            self._fail_all([*self._preparing, *self._waiting, *self._open], Transient(_CLOSED))
 
     def step(self) -> bool:
         """One iteration; whether there was anything to do."""
@@ -179,18 +182,19 @@ class Loop:
                 self._admission.start_rows(job, self._device.work)
 
     def _draw_tokens(self) -> None:
-        """Draw the next token of every running row and finish those that ended."""
+        """Draw the next token of every running candidate, part those that differ and finish those that ended."""
         rows = self._admission.twigs.in_use
-        for row, token in zip(rows, self._device.draw(rows) if rows else (), strict=True):
-            finish = append(row, token, self._ends, self._encoder)
-            if finish:
-                self._end_row(row, finish)
+        for row, drawn in zip(rows, self._device.draw(rows) if rows else (), strict=True):
+            for part, token in self._admission.part(row, drawn, self._device.work):
+                finish = append(part, token, self._ends, self._encoder)
+                if finish:
+                    self._end_row(part, finish)
 
     def _end_row(self, row: Row, finish: Finish) -> None:
         job = row.job
         self._admission.end_row(row, keep=True)
         job.seconds += self._device.work - row.work
-        job.done[row.index] = candidate(row, finish, self._encoder)
+        job.done.update((found.index, found) for found in candidates(row, finish, self._encoder))
         if not job.waiting and not job.rows:
             self._finish(job, generated(job))
 
@@ -218,7 +222,7 @@ class Loop:
         back = [job for job in self._open if job.trunk is None or job.trunk.logits is None]
         admission.halve()
         for job in back if alone else [*back, *reversed(self._open)]:
-            if job in back or admission.twigs.active > admission.row_limit:
+            if job in back or admission.running > admission.row_limit:
                 admission.put_back(job)
                 self._open.remove(job)
                 self._waiting.insert(0, job)
@@ -241,7 +245,3 @@ class Loop:
     def _fail_all(self, jobs: Iterable[Job], error: StagebeamError) -> None:
         for job in list(jobs):
             self._fail(job, error)
-
-
-def _closed() -> Transient:
-    return Transient("the engine was closed; the call runs again on another worker")

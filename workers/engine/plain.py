@@ -171,7 +171,9 @@ class _Noise(LogitsProcessor):  # type: ignore[misc]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         request = self._request
-        draw = Draw([request.sampling] * len(request.seeds), request.seeds, scores.shape[1], scores.device)
+        draw = Draw(
+            [request.sampling] * len(scores), [[seed] for seed in request.seeds], scores.shape[1], scores.device
+        )
         at = torch.full((len(scores),), input_ids.shape[1] - self._length, device=scores.device)
         drawn = draw(scores, at)[:, None]
         return torch.full_like(scores, float("-inf")).scatter_(1, drawn, 0.0)

@@ -34,11 +34,12 @@ def gumbel(seeds: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor) -
 
 
 class Draw:
-    """The sampling settings of the rows of one step, as tensors. Rebuilt only when rows enter or leave."""
+    """The sampling settings of the rows of one step, as tensors. Rebuilt only when rows enter, part or leave."""
 
     def __init__(
-        self, samplings: Sequence[Sampling], seeds: Sequence[int], vocabulary: int, device: torch.device
+        self, samplings: Sequence[Sampling], seeds: Sequence[Sequence[int]], vocabulary: int, device: torch.device
     ) -> None:
+        """`samplings` of every row, and the seeds of all who draw from its logits."""
         floats = torch.tensor(
             [[s.temperature if s.temperature > 0 else 1.0, s.top_p] for s in samplings], dtype=torch.float32
         ).reshape(-1, 2)
@@ -46,17 +47,18 @@ class Draw:
         self._width = max(kept, default=1)
         self._temperatures, self._top_ps = floats.to(device).unbind(1)
         self._top_ks = torch.tensor(kept, device=device)
-        self._seeds = torch.tensor([_signed(seed) for seed in seeds], dtype=torch.int64, device=device)
+        self._seeds = torch.tensor([_signed(seed) for row in seeds for seed in row], dtype=torch.int64, device=device)
+        self._rows = torch.tensor([at for at, row in enumerate(seeds) for _ in row], dtype=torch.int64, device=device)
         self._nucleus = any(s.top_p < 1 and s.temperature > 0 for s in samplings)
 
     def __call__(self, logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """Token ids (rows) drawn from `logits` (rows, vocabulary) at `positions` (rows) of the candidates.
+        """Token ids (seeds) drawn from `logits` (rows, vocabulary) at `positions` (rows) of the candidates.
 
         Filters apply in the order of transformers: temperature, top-k, top-p. A greedy row keeps only the
         best token, so noise cannot change it.
         """
         if self._width == 1:
-            return logits.argmax(-1)
+            return logits.argmax(-1)[self._rows]
         values, tokens = torch.topk(logits.float() / self._temperatures[:, None], self._width, dim=-1)
         rank = torch.arange(self._width, device=logits.device)
         dropped = rank >= self._top_ks[:, None]
@@ -65,8 +67,10 @@ class Draw:
             before = probabilities.cumsum(-1) - probabilities
             dropped |= before >= self._top_ps[:, None]
             dropped[:, 0] = False
-        noise = gumbel(self._seeds, positions, tokens)
-        scores = (values.double() + noise).masked_fill_(dropped, float("-inf"))
+        values = values.double().masked_fill_(dropped, float("-inf"))
+        if len(self._rows) > len(values):
+            values, tokens, positions = (each[self._rows] for each in (values, tokens, positions))
+        scores = values + gumbel(self._seeds, positions, tokens)
         return tokens.gather(1, scores.argmax(-1, keepdim=True)).squeeze(1)
 
 
