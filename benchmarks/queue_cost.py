@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     work = make_work(options.queries)
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         private_postgres() as postgres,
