@@ -177,8 +177,8 @@ def _apart(first: str, second: str) -> tuple[str, str, str]:
     ours, theirs = _pieces(first), _pieces(second)
     begin = _common(ours, theirs)
     end = min(_common(ours[::-1], theirs[::-1]), len(ours) - begin, len(theirs) - begin)
-    rests = (words[begin : min(len(words) - end + _AFTER_WORDS, begin + _APART_WORDS)] for words in (ours, theirs))
-    return "".join(ours[:begin]), *("".join(rest).strip() for rest in rests)
+    rests = [words[begin : min(len(words) - end + _AFTER_WORDS, begin + _APART_WORDS)] for words in (ours, theirs)]
+    return "".join(ours[:begin]), "".join(rests[0]).strip(), "".join(rests[1]).strip()
 
 
 def _pieces(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def _scene(engine: Engine, seed: int, index: int, things: tuple[int, int]) -> li
     image = buffer.getvalue()
     digest = hashlib.sha256(image).hexdigest()
     query = as_query(question, f"harvest-{index}", digest)
-    path = {Stage.SUMMARY: teacher.summary(question)}
+    path: dict[Stage, str] = {Stage.SUMMARY: teacher.summary(question)}
     pairs: list[Pair] = []
     for stage in HARVESTED:
         request = Generate(
@@ -103,16 +103,12 @@ def _scene(engine: Engine, seed: int, index: int, things: tuple[int, int]) -> li
         )
         drawn = engine.generate(request).result().candidates
         texts = [read_stage(one.text, stage).inner for one in drawn if one.finish is Finish.STOP]
-        ranked = list(_ranked(dict.fromkeys(texts), lambda text, at=stage: _flaws(scene, question, at, text)))
+        ranked = sorted((_flaws(scene, question, stage, text), text) for text in set(texts))
         kept = {name: text for name, text in path.items() if name is not Stage.SUMMARY}
         pairs += _pairs(stage, ranked, kept, rng)
         if stage is not HARVESTED[-1]:
             path[stage] = texts[int(rng.integers(len(texts)))] if texts else teacher.caption(scene)
     return pairs
-
-
-def _ranked(texts: Iterable[str], flaws: Callable[[str], int]) -> Iterator[tuple[int, str]]:
-    yield from sorted((flaws(text), text) for text in texts)
 
 
 def _pairs(

@@ -23,14 +23,14 @@ from workers.engine.registry import open_engine
 LOOK = {"policy": 0.6, "look": 0.4}
 """What a run begins with: seeing and thinking, no judging."""
 JUDGE = {
-    "policy": 0.25,
-    "look": 0.03,
-    "judge-caption": 0.25,
-    "judge-reasoning": 0.11,
-    "own-reasoning": 0.18,
-    "own-caption": 0.07,
-    "judge-summary": 0.04,
-    "judge-conclusion": 0.06,
+    "policy": 0.30,
+    "look": 0.08,
+    "judge-caption": 0.10,
+    "judge-reasoning": 0.12,
+    "own-reasoning": 0.24,
+    "own-caption": 0.08,
+    "judge-summary": 0.02,
+    "judge-conclusion": 0.05,
     "judge-whole": 0.01,
 }
 """What it goes on with: both roles in one set of weights."""
@@ -65,11 +65,15 @@ POLICY = Recipe(
 )
 """The model learns to see and to think: good, with room for search."""
 BOTH = Recipe(
-    steps=3000,
+    steps=1250,
     batch=32,
-    matrix_rate=4e-3,
-    other_rate=1.5e-3,
-    phases=(Phase(250, (2, 4), JUDGE), Phase(1 << 30, (2, 6), JUDGE)),
+    # A comparison has one word to learn from, and Muon's steps do not shrink with the gradient: at the rates above
+    # the noise of those batches undoes what the policy knows.
+    matrix_rate=1.2e-3,
+    other_rate=5e-4,
+    warmup=40,
+    decay_share=0.7,
+    phases=(Phase(1 << 30, (2, 6), JUDGE),),
 )
 """And to judge, from mistakes that the teacher makes up and from those of its own."""
 

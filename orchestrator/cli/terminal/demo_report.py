@@ -18,7 +18,7 @@ from orchestrator.cli.terminal.tree import trace_lines
 class Run:
     """One job that ended, its result lines by custom_id, and where they lie."""
 
-    job: Mapping[str, Any]
+    job: dict[str, Any]
     lines: Mapping[str, Mapping[str, Any]]
     results: Path
 
@@ -29,7 +29,7 @@ class Report:
     def __init__(self, questions: Path, plain: Run, searched: Run) -> None:
         self._folder, self._plain, self._searched = questions.parent, plain, searched
         with questions.open(encoding="utf-8") as asked:
-            self._asked = {line["custom_id"]: line for line in map(json.loads, asked)}
+            self._asked: dict[str, dict[str, Any]] = {line["custom_id"]: line for line in map(json.loads, asked)}
 
     def right(self, run: Run) -> set[str]:
         """The questions that a run answered as known."""
