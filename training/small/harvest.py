@@ -104,7 +104,7 @@ def _scene(engine: Engine, seed: int, index: int, things: tuple[int, int]) -> li
         drawn = engine.generate(request).result().candidates
         texts = [read_stage(one.text, stage).inner for one in drawn if one.finish is Finish.STOP]
         ranked = sorted((_flaws(scene, question, stage, text), text) for text in set(texts))
-        kept = {name: text for name, text in path.items() if name is not Stage.SUMMARY}
+        kept: dict[Stage, str] = {name: text for name, text in path.items() if name is not Stage.SUMMARY}
         pairs += _pairs(stage, ranked, kept, rng)
         if stage is not HARVESTED[-1]:
             path[stage] = texts[int(rng.integers(len(texts)))] if texts else teacher.caption(scene)
