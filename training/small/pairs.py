@@ -94,7 +94,7 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
     reasoned = teacher.reason(scene, question)
     right, lot = reasoned.text, rng.random()
     if lot < 0.1:
-        ending = right.removesuffix(reasoned.value) + _other_answer(question, rng)
+        ending = right.removesuffix(reasoned.value) + _other_answer(replace(question, answer=reasoned.value), rng)
         return Pair(Stage.REASONING, right, ending, kept)
     if lot < 0.25 and len(scene.things) > 1:
         cut = replace(scene, things=scene.things[: int(rng.integers(1, len(scene.things)))])
