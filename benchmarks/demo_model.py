@@ -107,10 +107,11 @@ def measure(engine: Engine, held: Held, policy: Policy, seeds: Sequence[int], fl
         "high": high,
         "by_seed": accuracies,
         "format_ok": formats / n,
-        "caption_exact": captions / n,
         "by_family": {name: sum(found) / len(found) for name, found in sorted(families.items())},
         "seconds_per_query": (time.perf_counter() - started) / n,
     }
+    if policy.strategy != "single":  # a whole answer has no kept caption of its own
+        report["caption_exact"] = captions / n
     total = [sum(counts) for counts in zip(*verdicts.values(), strict=True)]
     if total[0]:
         report |= {"verdicts": total[0], "unparseable": total[1] / total[0], "swap_agreed": 1 - total[2] / total[0]}
