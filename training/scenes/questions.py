@@ -234,7 +234,7 @@ def _with_choices(question: Question, rng: np.random.Generator) -> Question:
     """The question as it is or, for a share of them, with lettered choices and a letter for an answer."""
     if rng.random() >= CHOICE_SHARE:
         return question
-    others = [option for option in _options(question) if option != question.answer]
+    others = [option for option in options(question) if option != question.answer]
     chosen = [others[i] for i in rng.permutation(len(others))[: len(LETTERS) - 1]]
     if question.answer.isdigit():
         choices = sorted([*chosen, question.answer])
@@ -244,9 +244,11 @@ def _with_choices(question: Question, rng: np.random.Generator) -> Question:
     return replace(question, choices=tuple(choices), answer=LETTERS[choices.index(question.answer)])
 
 
-def _options(question: Question) -> list[str]:
+def options(question: Question) -> list[str]:
+    """Results that a question can have, the right one among them; of numbers those near to it."""
     if question.family == "attribute":
         return list(ATTRIBUTES[question.asked])
-    if question.answer.isdigit():
-        return [str(n) for n in range(max(0, int(question.answer) - 3), int(question.answer) + 4)]
+    if question.family in ("subtract", "count"):
+        near = int(question.choices[LETTERS.index(question.answer)] if question.choices else question.answer)
+        return [str(n) for n in range(max(0, near - 3), near + 4)]
     return ["yes", "no"]

@@ -20,9 +20,10 @@ Stages = dict[Stage, str]
 
 @dataclass(frozen=True, slots=True)
 class Reasoned:
-    """A REASONING text and the value it ends on."""
+    """A REASONING text, its result and the value it ends on: the result, or the letter of that choice."""
 
     text: str
+    result: str
     value: str
 
 
@@ -72,24 +73,26 @@ def checks(question: Question, thing: Thing) -> Checks:
     return tuple(condition.fits(thing) for condition in question.conditions)
 
 
-def reason(scene: Scene, question: Question, wrong: Mapping[int, Checks] | None = None) -> Reasoned:
+def reason(
+    scene: Scene, question: Question, wrong: Mapping[int, Checks] | None = None, result: str | None = None
+) -> Reasoned:
     """Each thing with its checks and the running count, then the result.
 
-    `wrong` replaces the checks of some things (by place in the scene): a mistake that is carried on, to show a
-    judge what mistakes look like.
+    To show a judge what mistakes look like, `wrong` replaces the checks of some things (by place in the scene), a
+    mistake that is carried on, and `result` stands for what follows from the checks.
     """
     said = [(wrong or {}).get(i, checks(question, thing)) for i, thing in enumerate(scene.things)]
     parts = [
         " ".join([f"#{i + 1} {thing.name}", *_held(question, thing, said[i]), *_counts(question, said[: i + 1])])
         for i, thing in enumerate(scene.things)
     ]
-    result = _result(scene, question, said)
+    result = result or _result(scene, question, said)
     parts.append(f"so {_compared(scene, question, said)}{result}")
     if question.choices:
         letter = LETTERS[question.choices.index(result)] if result in question.choices else "none"
         parts.append(f"option {letter}")
-        return Reasoned(" ".join(parts), letter)
-    return Reasoned(" ".join(parts), result)
+        return Reasoned(" ".join(parts), result, letter)
+    return Reasoned(" ".join(parts), result, result)
 
 
 def _held(question: Question, thing: Thing, said: Checks) -> list[str]:

@@ -14,8 +14,11 @@ import numpy as np
 
 from reasoning.stages import Stage
 from training.scenes import teacher
-from training.scenes.questions import LETTERS, Condition, Question
+from training.scenes.questions import LETTERS, Condition, Question, options
 from training.scenes.world import ATTRIBUTES, PLACES, Scene, Thing, draw
+
+ENDING = "ending"
+"""Kind of pair: two texts of a REASONING that part at the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ def pair(stage: str, scene: Scene, question: Question, rng: np.random.Generator)
             return _reasonings(scene, question, rng)
         case Stage.CONCLUSION:
             return _conclusions(scene, question, rng)
+    if stage == ENDING:
+        return _endings(scene, question, rng)
     return _answers(scene, question, rng)
 
 
@@ -91,11 +96,9 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
     if rng.random() < 0.3:
         scene = spoil(scene, rng)
     kept = {Stage.CAPTION: teacher.caption(scene)}
-    reasoned = teacher.reason(scene, question)
-    right, lot = reasoned.text, rng.random()
+    right, lot = teacher.reason(scene, question).text, rng.random()
     if lot < 0.1:
-        ending = right.removesuffix(reasoned.value) + _other_answer(replace(question, answer=reasoned.value), rng)
-        return Pair(Stage.REASONING, right, ending, kept)
+        return _endings(scene, question, rng)
     if lot < 0.25 and len(scene.things) > 1:
         cut = replace(scene, things=scene.things[: int(rng.integers(1, len(scene.things)))])
         return Pair(Stage.REASONING, right, teacher.reason(cut, question, {}).text, kept)
@@ -111,6 +114,14 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
         also = int(rng.integers(len(scene.things)))
         wrong.setdefault(also, _flipped(question, scene.things[also], rng))
     return Pair(Stage.REASONING, right, teacher.reason(scene, question, wrong).text, kept)
+
+
+def _endings(scene: Scene, question: Question, rng: np.random.Generator) -> Pair:
+    """A result, and another one after the same checks: what a small model is least sure of."""
+    right = teacher.reason(scene, question)
+    others = [option for option in options(question) if option != right.result]
+    wrong = teacher.reason(scene, question, result=others[int(rng.integers(len(others)))])
+    return Pair(Stage.REASONING, right.text, wrong.text, {Stage.CAPTION: teacher.caption(scene)})
 
 
 def _flipped(question: Question, thing: Thing, rng: np.random.Generator) -> teacher.Checks:

@@ -14,22 +14,17 @@ from reasoning.prompts import compare_prompt, question_text
 from reasoning.records import WHOLE, Query
 from reasoning.stages import STAGES, Stage
 from training.scenes import teacher
-from training.scenes.questions import Question, ask
+from training.scenes.questions import Family, Question, ask
 from training.scenes.render import render
-from training.scenes.world import ATTRIBUTES, Scene, Split, draw, stream
-from training.small.pairs import Pair, pair
+from training.scenes.world import Scene, Split, draw, stream
+from training.small.pairs import ENDING, Pair, pair
 from training.small.tokenizer import ASSISTANT, BOS, END, IMAGE, USER
 
-KINDS: tuple[str, ...] = ("policy", "look", "think", "drill", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
-"""`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage.
+KINDS: tuple[str, ...] = ("policy", "look", *(f"judge-{name}" for name in (*STAGES, ENDING, WHOLE)))
+"""`policy` writes all four stages, `look` the CAPTION alone, `judge-...` compares two texts."""
 
-`think` is `policy` with the loss on the checks, counts and results alone: one word in ten of an answer, and the
-ones that do not learn themselves beside the many that are easy. `drill` is nothing but pairs of words, each
-followed by whether they are the same: without it a small model stays for hundreds of steps at never comparing.
-"""
-
-_PAIRS = 16
-"""Pairs of words in a drill row."""
+UNSURE: tuple[Family, ...] = ("exist", "attribute", "relation")
+"""Questions whose result does not stand in a running count: `judge-ending` rows are about these."""
 
 LOOK = "Look."
 """What a `look` row asks: more seeing per second of training than a question brings."""
@@ -42,8 +37,6 @@ class Row:
     prompt: str
     reply: str
     image: NDArray[np.uint8]
-    decisive: bool = False
-    """The loss is on the words that decide alone (see `think`)."""
 
 
 def sample(split: Split, seed: int, index: int, things: tuple[int, int]) -> tuple[Scene, Question, np.random.Generator]:
@@ -56,28 +49,20 @@ def sample(split: Split, seed: int, index: int, things: tuple[int, int]) -> tupl
 def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int]) -> Row:
     """The row of this kind at this place."""
     scene, question, rng = sample(split, seed, index, things)
-    if kind == "drill":
-        return Row(chat(LOOK), _drill(rng), render(scene), decisive=True)
+    if kind == f"judge-{ENDING}":
+        question = ask(scene, rng, UNSURE[int(rng.integers(len(UNSURE)))])
     query = as_query(question)
-    if kind in ("policy", "look", "think"):
-        stages = teacher.teach(scene, question)
-        if kind == "look":
-            return Row(chat(LOOK), teacher.tagged({Stage.CAPTION: stages[Stage.CAPTION]}) + END, render(scene))
-        return Row(chat(question_text(query)), teacher.tagged(stages) + END, render(scene), kind == "think")
+    if kind == "look":
+        return Row(chat(LOOK), teacher.tagged({Stage.CAPTION: teacher.caption(scene)}) + END, render(scene))
+    if kind == "policy":
+        return policy_row(query, teacher.tagged(teacher.teach(scene, question)), render(scene))
     chosen = pair(kind.removeprefix("judge-"), scene, question, rng)
     return judge_row(query, chosen, bool(rng.random() < 0.5), render(scene))
 
 
-def _drill(rng: np.random.Generator) -> str:
-    words: list[str] = []
-    for _ in range(_PAIRS):
-        options = list(ATTRIBUTES.values())[int(rng.integers(len(ATTRIBUTES)))]
-        wanted = there = options[int(rng.integers(len(options)))]
-        if rng.random() < 0.5:
-            there = options[int(rng.integers(len(options)))]
-        words += [("first", "second")[int(rng.integers(2))]] if rng.random() < 0.3 else []
-        words += [wanted, there, "yes" if wanted == there else "no"]
-    return Stage.REASONING.open_tag + " ".join(words)
+def policy_row(query: Query, answer: str, image: NDArray[np.uint8]) -> Row:
+    """An answer, its stages between their tags."""
+    return Row(chat(question_text(query)), answer + END, image)
 
 
 def judge_row(query: Query, chosen: Pair, better_first: bool, image: NDArray[np.uint8]) -> Row:

@@ -24,12 +24,6 @@ IMAGE = "<|image|>"
 MOST = 9
 """Greatest number that is a word of its own."""
 
-DECISIVE: tuple[str, ...] = (
-    *("yes", "no", "keep", "drop", *LETTERS),
-    *(form.format(number) for form in ("{}", "({})", "[{}]") for number in range(MOST + 1)),
-)
-"""Words of a REASONING or CONCLUSION that decide something; the others repeat what stands before."""
-
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message.role + '|>' }}"
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
@@ -42,7 +36,7 @@ CHAT_TEMPLATE = (
 _WORDS = """
 Subtract all and How many things are left Take away remain Are there more than Is the number of greater Count a the
 Does picture show What is left right above below stand Drop each or count rest first second compare Look for Find name
-its check keep drop both none yes no so vs option unknown since thing balls cubes cylinders size material color shape
+its check keep drop both none yes no so vs option unknown thing balls cubes cylinders size material color shape
 judge summary caption reasoning conclusion whole better Look
 """
 _PATTERN = r"<\|?/?[A-Za-z_]+\|?>|#\d|\(\d\)|\[\d\]|\d|[A-Za-z]+(?:-[A-Za-z]+)*|\n|[^\s]"
