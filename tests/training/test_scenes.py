@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,14 +13,13 @@ from hypothesis import strategies as st
 from evaluation import Expected, agrees
 from reasoning.errors import BadInput
 from reasoning.grammar import read_answer
-from reasoning.stages import STAGES, Stage
+from reasoning.stages import STAGES
 from training.data.structured import faults
 from training.scenes import teacher
 from training.scenes.files import scene_of, scenes, write
 from training.scenes.questions import LETTERS, Question, value
-from training.scenes.reader import caption_mistakes, expected_conclusion, read_caption, reasoning_mistakes
 from training.scenes.render import PIXELS, render
-from training.scenes.world import THINGS, Level, Scene, draw, stream
+from training.scenes.world import THINGS, Level, Scene, stream
 
 rows = st.builds(lambda level, seed: next(scenes(seed, 1, level)), st.sampled_from(list(THINGS)), st.integers(0, 2**40))
 
@@ -53,13 +53,15 @@ def test_the_answer_is_what_the_program_computes(row: tuple[Scene, Question]) ->
     assert computed != "unknown"
 
 
-@given(rows)
-def test_the_teacher_writes_four_stages_that_end_on_the_answer(row: tuple[Scene, Question]) -> None:
+@given(rows, st.sampled_from(get_args(teacher.Manner)))
+def test_the_teacher_writes_four_stages_that_end_on_the_answer(
+    row: tuple[Scene, Question], manner: teacher.Manner
+) -> None:
     scene, question = row
-    text = teacher.tagged(teacher.teach(scene, question))
+    text = teacher.tagged(teacher.teach(scene, question, manner))
     assert faults(text, Expected(question.answer, question.choices)) == []
     assert list(read_answer(text)) == list(STAGES)
-    assert teacher.reason(scene, question).value == question.answer
+    assert teacher.reason(scene, question, manner=manner).value == question.answer
 
 
 @given(rows)
@@ -67,27 +69,6 @@ def test_saying_the_checks_aloud_changes_nothing(row: tuple[Scene, Question]) ->
     scene, question = row
     said = {place: teacher.checks(question, thing) for place, thing in enumerate(scene.things)}
     assert teacher.reason(scene, question, said) == teacher.reason(scene, question)
-
-
-@given(rows)
-def test_a_caption_reads_back_as_the_scene(row: tuple[Scene, Question]) -> None:
-    scene, question = row
-    stages = teacher.teach(scene, question)
-    seen = read_caption(stages[Stage.CAPTION])
-    assert seen is not None
-    assert teacher.caption(seen) == stages[Stage.CAPTION]
-    assert caption_mistakes(scene, stages[Stage.CAPTION]) == 0
-    assert reasoning_mistakes(question, stages[Stage.CAPTION], stages[Stage.REASONING]) == 0
-    assert expected_conclusion(question, stages[Stage.CAPTION]) == question.answer
-
-
-def test_mistakes_are_counted() -> None:
-    scene = draw(stream("test", 1, 1), 3, 3)
-    words = teacher.caption(scene).split()
-    wrong = " ".join(["tiny" if word == "large" else "large" if word == "tiny" else word for word in words])
-    assert caption_mistakes(scene, wrong) == 3
-    assert caption_mistakes(scene, " ".join(words[:-6])) == 2
-    assert caption_mistakes(scene, "three things") == 99
 
 
 @settings(max_examples=20)

@@ -2,13 +2,15 @@
 
 The text is made for a model of a few million parameters: short, local, every thing by its number. In the
 REASONING each thing is repeated; then each description is held against it word by word, up to the first word that
-does not fit; then stands what follows for the running count.
+does not fit; then stands what follows for the running result. That is the careful manner. The brief one says of each
+thing only what came out: shorter, and harder to get right, since nothing is written down on the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from reasoning.stages import STAGES, Stage
 from training.scenes.questions import LETTERS, RELATIONS, Question
@@ -16,6 +18,9 @@ from training.scenes.world import PLACES, Scene, Thing
 
 Stages = dict[Stage, str]
 """The inner text of each stage."""
+
+
+Manner = Literal["careful", "brief"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +32,12 @@ class Reasoned:
     value: str
 
 
-def teach(scene: Scene, question: Question) -> Stages:
+def teach(scene: Scene, question: Question, manner: Manner = "careful") -> Stages:
     """The four stages for a question, ending on its known answer."""
     return {
         Stage.SUMMARY: summary(question),
         Stage.CAPTION: caption(scene),
-        Stage.REASONING: reason(scene, question).text,
+        Stage.REASONING: reason(scene, question, manner=manner).text,
         Stage.CONCLUSION: question.answer,
     }
 
@@ -74,18 +79,20 @@ def checks(question: Question, thing: Thing) -> Checks:
 
 
 def reason(
-    scene: Scene, question: Question, wrong: Mapping[int, Checks] | None = None, result: str | None = None
+    scene: Scene,
+    question: Question,
+    wrong: Mapping[int, Checks] | None = None,
+    *,
+    result: str | None = None,
+    manner: Manner = "careful",
 ) -> Reasoned:
-    """Each thing with its checks and the running count, then the result.
+    """What holds of each thing, then the result.
 
     To show a judge what mistakes look like, `wrong` replaces the checks of some things (by place in the scene), a
     mistake that is carried on, and `result` stands for what follows from the checks.
     """
     said = [(wrong or {}).get(i, checks(question, thing)) for i, thing in enumerate(scene.things)]
-    parts = [
-        " ".join([f"#{i + 1} {thing.name}", *_held(question, thing, said[i]), *_counts(question, said[: i + 1])])
-        for i, thing in enumerate(scene.things)
-    ]
+    parts = _carefully(scene, question, said) if manner == "careful" else _briefly(question, said)
     result = result or _result(scene, question, said)
     parts.append(f"so {_compared(scene, question, said)}{result}")
     if question.choices:
@@ -93,6 +100,28 @@ def reason(
         parts.append(f"option {letter}")
         return Reasoned(" ".join(parts), result, letter)
     return Reasoned(" ".join(parts), result, result)
+
+
+def _carefully(scene: Scene, question: Question, said: list[Checks]) -> list[str]:
+    words: list[str] = []
+    for place, thing in enumerate(scene.things):
+        words += [f"#{place + 1}", thing.name, *_held(question, thing, said[place])]
+        words += _running(question, thing, said[: place + 1])
+    return words
+
+
+def _briefly(question: Question, said: list[Checks]) -> list[str]:
+    return ["check", *(f"#{number} {_outcome(question, fits)}" for number, fits in enumerate(said, 1))]
+
+
+def _outcome(question: Question, fits: Checks) -> str:
+    match question.family:
+        case "subtract":
+            return "drop" if any(fits) else "keep"
+        case "compare" | "relation":
+            first, second = fits
+            return "both" if first and second else "first" if first else "second" if second else "none"
+    return _yes(fits[0])
 
 
 def _held(question: Question, thing: Thing, said: Checks) -> list[str]:
@@ -121,17 +150,20 @@ def _yes(truth: bool) -> str:
     return "yes" if truth else "no"
 
 
-def _counts(question: Question, said: list[Checks]) -> list[str]:
-    """The running count after the last of the things said so far, for the families that count."""
+def _running(question: Question, thing: Thing, said: list[Checks]) -> list[str]:
+    """What is known after the last of the things said so far: the running counts, or what was found."""
     match question.family:
         case "subtract":
             kept = sum(not any(fits) for fits in said)
             return ["drop" if any(said[-1]) else "keep", f"({kept})"]
-        case "count":
+        case "count" | "exist":
             return [f"({_number(said, 0)})"]
         case "compare":
             return [f"({_number(said, 0)})", f"[{_number(said, 1)}]"]
-    return []
+        case "attribute":
+            return ["found", str(getattr(thing, question.asked))] if said[-1][0] else []
+    ordinals = [ordinal for ordinal, fits in zip(("first", "second"), said[-1], strict=True) if fits]
+    return [word for ordinal in ordinals for word in ("found", ordinal, PLACES[thing.place])]
 
 
 def _number(said: list[Checks], which: int) -> int:
@@ -144,7 +176,8 @@ def _compared(scene: Scene, question: Question, said: list[Checks]) -> str:
         return f"({_number(said, 0)}) vs [{_number(said, 1)}] "
     if question.family == "relation":
         first, second = (_found(scene, said, which) for which in (0, 1))
-        return f"{_place(first)} vs {_place(second)} "
+        places = f"{_place(first)} vs {_place(second)} "
+        return f"{places}{_along(question, first)} vs {_along(question, second)} "
     return ""
 
 
@@ -154,6 +187,15 @@ def _found(scene: Scene, said: list[Checks], which: int) -> Thing | None:
 
 def _place(thing: Thing | None) -> str:
     return PLACES[thing.place] if thing else "unknown"
+
+
+def _along(question: Question, thing: Thing | None) -> str:
+    """Where a thing stands along the direction that is asked for."""
+    if thing is None:
+        return "unknown"
+    if question.asked in ("above", "below"):
+        return ("top", "center", "bottom")[thing.row]
+    return ("left", "center", "right")[thing.column]
 
 
 def _result(scene: Scene, question: Question, said: list[Checks]) -> str:

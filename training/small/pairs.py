@@ -17,8 +17,8 @@ from training.scenes import teacher
 from training.scenes.questions import LETTERS, Condition, Question, options
 from training.scenes.world import ATTRIBUTES, PLACES, Scene, Thing, draw
 
-ENDING = "ending"
-"""Kind of pair: two texts of a REASONING that part at the result."""
+_BRIEF = 0.3
+"""Share of wrong REASONINGs that are brief where the right one is careful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,6 @@ def pair(stage: str, scene: Scene, question: Question, rng: np.random.Generator)
             return _reasonings(scene, question, rng)
         case Stage.CONCLUSION:
             return _conclusions(scene, question, rng)
-    if stage == ENDING:
-        return _endings(scene, question, rng)
     return _answers(scene, question, rng)
 
 
@@ -99,6 +97,8 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
     right, lot = teacher.reason(scene, question).text, rng.random()
     if lot < 0.1:
         return _endings(scene, question, rng)
+    if rng.random() < _BRIEF:
+        return Pair(Stage.REASONING, right, _hasty(scene, question, rng), kept)
     if lot < 0.25 and len(scene.things) > 1:
         cut = replace(scene, things=scene.things[: int(rng.integers(1, len(scene.things)))])
         return Pair(Stage.REASONING, right, teacher.reason(cut, question, {}).text, kept)
@@ -114,6 +114,13 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
         also = int(rng.integers(len(scene.things)))
         wrong.setdefault(also, _flipped(question, scene.things[also], rng))
     return Pair(Stage.REASONING, right, teacher.reason(scene, question, wrong).text, kept)
+
+
+def _hasty(scene: Scene, question: Question, rng: np.random.Generator) -> str:
+    """A brief text with a mistake."""
+    at = int(rng.integers(len(scene.things)))
+    wrong = {at: _flipped(question, scene.things[at], rng)}
+    return teacher.reason(scene, question, wrong, manner="brief").text
 
 
 def _endings(scene: Scene, question: Question, rng: np.random.Generator) -> Pair:

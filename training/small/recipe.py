@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from transformers import MllamaForConditionalGeneration
 from trl import SFTConfig
 
 from training.sft.trainer import Trainer
-from training.small.harvest import Own, harvest, read, rehearse
+from training.small.harvest import Harvested, harvest, read
 from training.small.model import build_config, build_model, save
 from training.small.optimizer import build_optimizer
 from training.small.stream import Collator, Phase
 from training.small.tokenizer import build_tokenizer
-from workers.engine.protocol import Engine
 from workers.engine.registry import open_engine
 
 LOOK = {"policy": 0.6, "look": 0.4}
@@ -36,21 +34,8 @@ JUDGE = {
     "judge-whole": 0.01,
 }
 """What it goes on with: both roles in one set of weights."""
-CRITIC = {
-    "own-policy": 0.25,
-    "judge-ending": 0.40,
-    "own-reasoning": 0.20,
-    "judge-reasoning": 0.10,
-    "own-caption": 0.02,
-    "judge-caption": 0.01,
-    "judge-summary": 0.01,
-    "judge-conclusion": 0.01,
-}
-"""What it ends with: the judge goes on learning, where the policy is unsure above all; the policy stays as it is."""
 HARVEST_SEED, HARVEST_SCENES = 1, 7000
-"""Training scenes that the model answers after the first part, and that yield its own mistakes."""
-REHEARSE_SEED, REHEARSE_SCENES = 2, 2600
-"""Training scenes that it answers after the second part; those answers it rehearses in the third."""
+"""Training scenes that the model answers between the two, and that yield its own mistakes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,48 +76,22 @@ BOTH = Recipe(
     phases=(Phase(1 << 30, (2, 6), JUDGE),),
 )
 """And to judge, from mistakes that the teacher makes up and from those of its own."""
-CRITICAL = Recipe(
-    steps=3000,
-    batch=32,
-    matrix_rate=1.2e-3,
-    other_rate=5e-4,
-    warmup=40,
-    decay_share=0.6,
-    phases=(Phase(1 << 30, (2, 6), CRITIC),),
-)
-"""And to judge better than it answers; without that a search could not gain."""
 
 
 def rebuild(out: Path, *, resume: bool = True) -> Path:
     """Train the demo model from nothing into `out` and return its folder; a killed run goes on."""
-    policy, both, pairs, answers = out / "policy", out / "both", out / "pairs.jsonl", out / "answers.jsonl"
+    first, own = out / "policy", out / "own.jsonl"
+    if not (resume and (first / "model").exists()):
+        train(POLICY, first, resume=resume)
     if not resume:
-        for path in (pairs, answers):
-            path.unlink(missing_ok=True)
-    _part(POLICY, policy, resume=resume)
-    with _engine(policy) as engine:
-        harvest(engine, pairs, seed=HARVEST_SEED, scenes=HARVEST_SCENES)
-    own = read(pairs)
-    _part(BOTH, both, start=policy / "model", resume=resume, own=own)
-    with _engine(both) as engine:
-        rehearse(engine, answers, seed=REHEARSE_SEED, scenes=REHEARSE_SCENES)
-    _part(CRITICAL, out, start=both / "model", resume=resume, own=own | read(answers))
-    return out / "model"
-
-
-def _part(recipe: Recipe, out: Path, *, resume: bool, **rest: Any) -> None:
-    """One part of a run, unless it is done."""
-    if not (resume and (out / "model").exists()):
-        train(recipe, out, resume=resume, **rest)
-
-
-@contextmanager
-def _engine(part: Path) -> Iterator[Engine]:
-    engine = open_engine(str(part / "model"), {"device": "cpu"})
+        own.unlink(missing_ok=True)
+    engine = open_engine(str(first / "model"), {"device": "cpu"})
     try:
-        yield engine
+        harvest(engine, own, seed=HARVEST_SEED, scenes=HARVEST_SCENES)
     finally:
         engine.close()
+    train(BOTH, out, start=first / "model", resume=resume, harvested=read(own))
+    return out / "model"
 
 
 def rate_factor(recipe: Recipe, step: int) -> float:
@@ -151,13 +110,13 @@ def train(
     *,
     start: Path | None = None,
     resume: bool = True,
-    own: Mapping[str, Sequence[Own]] | None = None,
+    harvested: Mapping[str, Sequence[Harvested]] | None = None,
     **extra: Any,
 ) -> None:
     """Train into `out`: checkpoints, metrics, and at the end the model folder `out/model`.
 
-    `start` is a model folder whose weights the run begins with; without it they are fresh. `own` holds what the
-    kinds `own-...` of the phases are made of.
+    `start` is a model folder whose weights the run begins with; without it they are fresh. `harvested` holds what
+    the kinds `own-STAGE` of the phases are made of.
     """
     tokenizer = build_tokenizer()
     config = build_config(tokenizer, recipe.width)
@@ -194,7 +153,7 @@ def train(
         model=model,
         args=SFTConfig(**settings),
         train_dataset=Dataset.from_dict({"row": range(recipe.steps * recipe.batch)}),
-        data_collator=Collator(tokenizer, recipe.phases, recipe.batch, recipe.seed, own=own),
+        data_collator=Collator(tokenizer, recipe.phases, recipe.batch, recipe.seed, harvested=harvested),
         processing_class=tokenizer,
         optimizers=(optimizer, schedule),
     )

@@ -14,17 +14,19 @@ from reasoning.prompts import compare_prompt, question_text
 from reasoning.records import WHOLE, Query
 from reasoning.stages import STAGES, Stage
 from training.scenes import teacher
-from training.scenes.questions import Family, Question, ask
+from training.scenes.questions import Question, ask
 from training.scenes.render import render
 from training.scenes.world import Scene, Split, draw, stream
-from training.small.pairs import ENDING, Pair, pair
+from training.small.pairs import Pair, pair
 from training.small.tokenizer import ASSISTANT, BOS, END, IMAGE, USER
 
-KINDS: tuple[str, ...] = ("policy", "look", *(f"judge-{name}" for name in (*STAGES, ENDING, WHOLE)))
-"""`policy` writes all four stages, `look` the CAPTION alone, `judge-...` compares two texts."""
+KINDS: tuple[str, ...] = ("policy", "look", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
+"""`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage."""
 
-UNSURE: tuple[Family, ...] = ("exist", "attribute", "relation")
-"""Questions whose result does not stand in a running count: `judge-ending` rows are about these."""
+BRIEF = 0.6
+"""Share of policy rows whose teacher reasons briefly. Data from many hands are like this, and it is what a search has
+to gain from: the likeliest manner is not the one that is right most often, and a judge that learns from outcomes
+can tell."""
 
 LOOK = "Look."
 """What a `look` row asks: more seeing per second of training than a question brings."""
@@ -49,20 +51,19 @@ def sample(split: Split, seed: int, index: int, things: tuple[int, int]) -> tupl
 def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int]) -> Row:
     """The row of this kind at this place."""
     scene, question, rng = sample(split, seed, index, things)
-    if kind == f"judge-{ENDING}":
-        question = ask(scene, rng, UNSURE[int(rng.integers(len(UNSURE)))])
     query = as_query(question)
     if kind == "look":
         return Row(chat(LOOK), teacher.tagged({Stage.CAPTION: teacher.caption(scene)}) + END, render(scene))
     if kind == "policy":
-        return policy_row(query, teacher.tagged(teacher.teach(scene, question)), render(scene))
+        answer = teacher.tagged(teacher.teach(scene, question, _manner(rng)))
+        return Row(chat(question_text(query)), answer + END, render(scene))
     chosen = pair(kind.removeprefix("judge-"), scene, question, rng)
     return judge_row(query, chosen, bool(rng.random() < 0.5), render(scene))
 
 
-def policy_row(query: Query, answer: str, image: NDArray[np.uint8]) -> Row:
-    """An answer, its stages between their tags."""
-    return Row(chat(question_text(query)), answer + END, image)
+def _manner(rng: np.random.Generator) -> teacher.Manner:
+    """How the teacher of a row reasons."""
+    return "brief" if rng.random() < BRIEF else "careful"
 
 
 def judge_row(query: Query, chosen: Pair, better_first: bool, image: NDArray[np.uint8]) -> Row:

@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerFast
 
 from training.scenes.render import render
 from training.scenes.world import Split, stream
-from training.small.harvest import Own
+from training.small.harvest import Harvested
 from training.small.model import TILE
-from training.small.rows import Row, as_query, build, judge_row, policy_row
+from training.small.rows import Row, as_query, build, judge_row
 from training.small.tokenizer import IMAGE
 
 MASKED = -100
@@ -29,7 +29,7 @@ MASKED = -100
 _MULTIPLE = 8
 """Lengths are padded to a multiple of this many tokens."""
 OWN = "own-"
-"""Kinds `own-STAGE` are judge rows from the model's own mistakes, `own-policy` its own answers (see `harvest`)."""
+"""Kinds `own-STAGE` are judge rows from the model's own mistakes (see `harvest`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ class Collator:
         batch: int,
         seed: int,
         split: Split = "train",
-        own: Mapping[str, Sequence[Own]] | None = None,
+        harvested: Mapping[str, Sequence[Harvested]] | None = None,
     ) -> None:
         self._tokenizer, self._phases, self._batch = tokenizer, tuple(phases), batch
         self._seed, self._split = seed, split
         # Rows of about equal length side by side: a batch is as long as its longest.
-        self._own = {kind: sorted(found, key=_length) for kind, found in (own or {}).items()}
+        self._own = {stage: sorted(found, key=_length) for stage, found in (harvested or {}).items()}
         self._image_id = tokenizer.convert_tokens_to_ids(IMAGE)
 
     def __call__(self, examples: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
@@ -70,18 +70,14 @@ class Collator:
             rows = [build(kind, self._split, self._seed, number, things) for number in numbers]
         return encode(rows, self._tokenizer, self._image_id)
 
-    def _own_rows(self, kind: str, numbers: Sequence[int]) -> list[Row]:
-        found = self._own[kind]
+    def _own_rows(self, stage: str, numbers: Sequence[int]) -> list[Row]:
+        found = self._own[stage]
         start = int(stream(self._split, self._seed, 2**61 + numbers[0]).integers(len(found)))
         rows = []
         for place, number in enumerate(numbers):
-            scene, question, said = found[(start + place) % len(found)]
-            query, image = as_query(question), render(scene)
-            if isinstance(said, str):
-                rows.append(policy_row(query, said, image))
-            else:
-                better_first = bool(stream(self._split, self._seed, number).random() < 0.5)
-                rows.append(judge_row(query, said, better_first, image))
+            scene, question, pair = found[(start + place) % len(found)]
+            better_first = bool(stream(self._split, self._seed, number).random() < 0.5)
+            rows.append(judge_row(as_query(question), pair, better_first, render(scene)))
         return rows
 
     def content(self, step: int) -> tuple[str, tuple[int, int]]:
@@ -124,9 +120,8 @@ def encode(rows: Sequence[Row], tokenizer: PreTrainedTokenizerFast, image_id: in
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _length(own: Own) -> int:
-    said = own[2]
-    return len(said) if isinstance(said, str) else len(said.better) + len(said.worse)
+def _length(harvested: Harvested) -> int:
+    return len(harvested[2].better) + len(harvested[2].worse)
 
 
 def pixels(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ CHAT_TEMPLATE = (
 _WORDS = """
 Subtract all and How many things are left Take away remain Are there more than Is the number of greater Count a the
 Does picture show What is left right above below stand Drop each or count rest first second compare Look for Find name
-its check keep drop both none yes no so vs option unknown thing balls cubes cylinders size material color shape
+its check keep drop both none yes no so vs option unknown found thing balls cubes cylinders size material color shape
 judge summary caption reasoning conclusion whole better Look
 """
 _PATTERN = r"<\|?/?[A-Za-z_]+\|?>|#\d|\(\d\)|\[\d\]|\d|[A-Za-z]+(?:-[A-Za-z]+)*|\n|[^\s]"
