@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
@@ -18,11 +19,13 @@ from orchestrator.api.services import Services, Use
 router = APIRouter(tags=["metrics"])
 
 WORKERS_COUNTED = 10_000
+LEVELS = frozenset({"rows", "row_limit", "cache_bytes", "concurrency_limit"})
+"""What of an engine's counts goes up and down; all others only grow while its process lives."""
 
 
 @router.get("/metrics")
 def metrics(use: Use, _caller: Viewer) -> Response:
-    """Jobs, queries and workers by state."""
+    """Jobs, queries and workers by state, and what each worker's engine counts."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot(use))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -55,6 +58,7 @@ class _Snapshot(Collector):
                 slots[row.model] = slots.get(row.model, 0) + row.slots
         yield _by_label("stagebeam_workers", "Workers by state.", "state", states)
         yield _by_label("stagebeam_slots", "Calls that ready workers can have in hand.", "model", slots)
+        yield from _engines([row for row in workers if row.state != "stopped"])
 
 
 def _by_label(name: str, text: str, label: str, values: dict[str, int]) -> GaugeMetricFamily:
@@ -62,3 +66,16 @@ def _by_label(name: str, text: str, label: str, values: dict[str, int]) -> Gauge
     for value, count in sorted(values.items()):
         family.add_metric([value], count)
     return family
+
+
+def _engines(workers: Sequence[Any]) -> Iterator[Metric]:
+    """A family per count of the engines: as the workers' last heartbeats told."""
+    told = [(row, (row.stats or {}).get("engine") or {}) for row in workers]
+    for name in sorted({name for _, counts in told for name in counts}):
+        full, text = f"stagebeam_engine_{name}", f"{name.replace('_', ' ').capitalize()} of the worker's engine."
+        make = GaugeMetricFamily if name in LEVELS else CounterMetricFamily
+        family = make(full, text, labels=["worker", "model"])
+        for row, counts in told:
+            if name in counts:
+                family.add_metric([row.id, row.model], counts[name])
+        yield family

@@ -16,7 +16,9 @@ from storage.database import open_database
 from storage.objects import open_objects
 from storage.settings import Settings
 from tests.api.conftest import Server, line, png
+from tests.engine.reference import ask, generate
 from workers.app import make_app
+from workers.heartbeat import Heartbeat
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,21 @@ def test_metrics_and_the_description(server: Server) -> None:
     assert 'stagebeam_open_queries{status="waiting"} 2.0' in text
     assert "/api/jobs/{job_id}/results" in server.http.get("/api/openapi.json").json()["paths"]
     assert server.http.get("/docs").status_code == 404
+
+
+def test_metrics_tell_what_each_engine_counts(server: Server) -> None:
+    with server.stack.worker() as pipeline:
+        pipeline.engine.generate(generate(ask("What?"), {}, seeds=(1, 2))).result()
+        counted = pipeline.engine.counters().values
+        heart = Heartbeat(server.stack.db, pipeline, model="scripted", threads=1, obey=lambda _wish: None)
+        heart.enroll()
+        heart.beat()
+        text = server.http.get("/metrics").text
+        heart.move("stopped")
+    assert counted["generated_tokens"] > 0
+    for name, count in counted.items():
+        assert f'stagebeam_engine_{name}_total{{model="scripted",worker="worker-1"}} {count}' in text
+    assert "stagebeam_engine" not in server.http.get("/metrics").text
 
 
 def test_read_only(sqlite_url: str, tmp_path: Path) -> None:
