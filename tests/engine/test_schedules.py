@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from reasoning.errors import ModelError
 from tests.engine.reference import Reference, ask, choose, generate
+from tests.waiting import wait_until
 from workers.engine.adapters.choose import adapter_for
 from workers.engine.admission import Limits
 from workers.engine.loop import Loop
@@ -171,3 +174,28 @@ class Pictures(dict[str, bytes]):
 @pytest.fixture(scope="module")
 def pictures_of(pictures: dict[str, bytes]) -> Pictures:
     return Pictures(pictures)
+
+
+def test_a_job_whose_features_were_given_up_while_it_waited_is_prepared_again(
+    adapter: Any, reference: Reference, pictures_of: Pictures
+):
+    """One image of it was cached when it was prepared, and is gone when its turn comes."""
+    loop = Loop(adapter, reference.encoder, frozenset(reference.ends), limits(8, 8, 8, 8 * MIB, 4096))
+    cached = loop.submit(generate(ask("first", ("picture3",)), pictures_of))
+    run_until(loop, cached)
+    prepared = threading.Event()
+
+    def load(image: str) -> bytes:
+        prepared.set()
+        return pictures_of[image]
+
+    others = [loop.submit(generate(ask("other", (image,)), pictures_of)) for image in ("picture1", "picture2")]
+    both = loop.submit(generate(ask("both", ("picture3", "picture0")), pictures_of))
+    # One thread prepares in order of submission: when it loads this image, the others are ready.
+    last = loop.submit(replace(generate(ask("last", ("picture4",)), pictures_of), load_image=load))
+    wait_until(prepared.is_set)
+    for future in (*others, both, last):
+        run_until(loop, future)
+        assert future.result().candidates
+    loop.close()
+    loop.run()

@@ -103,13 +103,19 @@ class Admission:
                 break
         if not wanted:
             return {}
+        failed: dict[str, Exception] = {}
         try:
             self._see(wanted)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or len(wanted) == 1:
-                return dict.fromkeys(wanted, error)
-            return self._look_singly(wanted)
-        return {}
+                failed = dict.fromkeys(wanted, error)
+            else:
+                failed = self._look_singly(wanted)
+        # Whoever waits longest keeps its images, however little room there is: else two that wait could drive each
+        # other's out for ever.
+        first = jobs[0].layout
+        self._features.trim(keep=first.images if first else ())
+        return failed
 
     def admit(self, job: Job, layout: Layout) -> Entry:
         """Give `job` its trunk, and list in `fills` what of it must be computed."""
@@ -123,7 +129,7 @@ class Admission:
             source = Source()
         features = self._found(layout)
         if features is None and (self.pictures is None or layout.images not in self._pictures):
-            return Entry.LATER if job.inputs else Entry.AGAIN
+            return Entry.LATER if self._can_look(job, layout) else Entry.AGAIN
         try:
             if self.pictures and layout.images:
                 job.picture = self._picture(self.pictures, layout, features or [])
@@ -264,6 +270,10 @@ class Admission:
             except RuntimeError as error:
                 failed[image] = error
         return failed
+
+    def _can_look(self, job: Job, layout: Layout) -> bool:
+        """Whether the job brought the pixels of all its images that have no features."""
+        return all(image in job.inputs or self._features.get(image) for image in layout.images)
 
     def _found(self, layout: Layout) -> list[Features] | None:
         """The features of all images, or None when one of them is not there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from reasoning.errors import ModelError, StagebeamError
@@ -16,7 +16,7 @@ from workers.engine.protocol import Generate, ImageLoader
 
 
 class FeatureCache:
-    """What the vision tower made of each image, by content hash: oldest use goes first beyond the byte budget."""
+    """What the vision tower made of each image, by content hash, oldest use first; `trim` keeps the byte budget."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -41,8 +41,14 @@ class FeatureCache:
         with self._lock:
             self._entries[image] = (features, stub)
             self.nbytes += features.nbytes
-            while self.nbytes > self._budget and len(self._entries) > 1:
-                self.nbytes -= self._entries.popitem(last=False)[1][0].nbytes
+
+    def trim(self, keep: Collection[str] = ()) -> None:
+        """Give up what was used longest ago beyond the budget, but none of `keep`."""
+        with self._lock:
+            for image in [image for image in self._entries if image not in keep]:
+                if self.nbytes <= self._budget:
+                    return
+                self.nbytes -= self._entries.pop(image)[0].nbytes
 
 
 class Preparer:
@@ -80,7 +86,9 @@ class Preparer:
     def _fill(self, job: Job) -> None:
         request, prompt = job.request, job.request.prompt
         prefix_ids = request.prefix_ids if isinstance(request, Generate) else ()
-        inputs = {image: self._input(image, request.load_image) for image in prompt.images}
+        # Features that were given up once while the job waited could be again: this time it brings all pixels.
+        anew = job.layout is not None
+        inputs = {image: self._input(image, request.load_image, anew=anew) for image in prompt.images}
         ids = self._encoder.ids(prompt, prefix_ids)
         job.layout = self._adapter.lay_out(ids, prompt.images, list(map(inputs.__getitem__, prompt.images)))
         job.inputs = {image: item for image, item in inputs.items() if item.tensors}
@@ -97,9 +105,9 @@ class Preparer:
         else:
             job.label_ids = self._encoder.label_ids(request.labels)
 
-    def _input(self, image: str, load: ImageLoader) -> ImageInput:
+    def _input(self, image: str, load: ImageLoader, *, anew: bool) -> ImageInput:
         """The preprocessed image, computed once for all jobs that wait for it; no tensors when features exist."""
-        stub = self._features.stub(image)
+        stub = None if anew else self._features.stub(image)
         if stub is not None:
             return stub
         with self._lock:
@@ -110,6 +118,8 @@ class Preparer:
         if mine:
             try:
                 future.set_result(self._adapter.image_input(decode(image, load)))
+                if self._features.stub(image):
+                    self.seen(image)
             except Exception as error:
                 self.seen(image)
                 future.set_exception(error)
