@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,38 +24,45 @@ BYTES_PER_QUERY = 2048
 """Generous sizes of what is kept for each, before compression."""
 
 
-def estimate(conn: Connection, model: str, cost: Cost) -> dict[str, Any]:
+def estimate(conn: Connection, model: str, policy: Policy, cost: Cost) -> dict[str, Any]:
     """The document shown with a plan.
 
-    `seconds` is null where no job of the model has ended yet. The range is that of the latest jobs, by tokens:
-    other policies cost other amounts, and nobody knows what else will run beside it.
+    `seconds` is from the first start to the end, were nothing else to run: the range of the latest jobs of the model,
+    of the same policy where there are any, and the wider the fewer they are. It is null where none has ended yet.
     """
     ended = _ended(conn, model)
-    rates = [row.generated / row.seconds for row in ended]
-    spread = None
-    if rates and cost.queries:
-        typical = cost.tokens_max * _used_part(ended)
-        spread = [round(typical / max(rates), 1), round(cost.tokens_max / min(rates), 1)]
+    same = [row for row in ended if row.policy_digest == policy.digest]
+    paces = [_pace(row) for row in same or ended]
     stored = cost.tokens_max * BYTES_PER_TOKEN + cost.verdicts_max * BYTES_PER_VERDICT + cost.queries * BYTES_PER_QUERY
-    return {"seconds": spread, "seconds_from_jobs": len(rates), "storage_bytes_max": stored}
+    return {
+        "seconds": _range(paces, cost.tokens_max) if cost.queries else None,
+        "seconds_from_jobs": len(paces),
+        "same_policy": bool(same),
+        "storage_bytes_max": stored,
+    }
+
+
+def _range(paces: Sequence[float], tokens: int) -> list[float] | None:
+    if not paces:
+        return None
+    doubt = 1 / math.sqrt(len(paces))
+    return [round(tokens * min(paces) * (1 - doubt / 2), 1), round(tokens * max(paces) * (1 + doubt), 1)]
+
+
+def _pace(row: Any) -> float:
+    """Seconds of a job for each token that its policy allowed: few jobs come near what is allowed."""
+    return float(row.seconds) / max(1, cost_of(Policy.from_mapping(row.policy), row.total).tokens_max)
 
 
 def _ended(conn: Connection, model: str) -> list[Any]:
-    generated = _COUNTERS.c.kept_tokens + _COUNTERS.c.discarded_tokens + _COUNTERS.c.judged_tokens
     statement = (
         select(
-            (_JOBS.c.ended_at - _JOBS.c.started_at).label("seconds"), generated.label("generated"), _COUNTERS.c.total,
-            _JOBS.c.policy,
+            (_JOBS.c.ended_at - _JOBS.c.started_at).label("seconds"),
+            _COUNTERS.c.total, _JOBS.c.policy, _JOBS.c.policy_digest,
         )
         .join(_COUNTERS, _COUNTERS.c.job_id == _JOBS.c.id)
         .where(_JOBS.c.status == "completed", _JOBS.c.model == model, _COUNTERS.c.total >= MIN_QUERIES)
         .order_by(_JOBS.c.created_at.desc())
         .limit(JOBS_LOOKED_AT)
     )  # fmt: skip
-    return [row for row in conn.execute(statement) if row.seconds and row.seconds > 0 and row.generated]
-
-
-def _used_part(ended: Sequence[Any]) -> float:
-    """The least part of the tokens allowed that one of the jobs really used."""
-    allowed = (cost_of(Policy.from_mapping(row.policy), row.total).tokens_max for row in ended)
-    return min(1.0, *(float(row.generated / max(1, most)) for row, most in zip(ended, allowed, strict=True)))
+    return [row for row in conn.execute(statement) if row.seconds and row.seconds > 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,8 +12,10 @@ from sqlalchemy import Connection, insert
 
 from orchestrator.intake.ingest import open_resolver, read_chunks, rules_for
 from orchestrator.intake.keeper import BlobKeeper, Keeper
+from orchestrator.intake.records import LineError
 from orchestrator.intake.resolve import Verified
-from orchestrator.intake.survey import Report, survey
+from orchestrator.intake.survey import Report, refusals, survey
+from orchestrator.intake.validate import LineRules
 from orchestrator.models import model_profile
 from reasoning.errors import BadInput, nearest
 from reasoning.policy import Policy
@@ -127,6 +129,29 @@ def check(
         key = _input_file(conn, request, now()).object_key
     with closing(objects.open(key)) as stream:
         return check_chunks(read_chunks(stream), request, settings, BlobKeeper(db, objects, now, dry=True))
+
+
+def line_errors(
+    db: Database, objects: ObjectStore, request: JobRequest, settings: Settings, now: Callable[[], float]
+) -> Iterator[LineError]:
+    """Everything that is wrong with the uploaded input file, in line order, however much it is. Nothing is written.
+
+    Raises:
+        BadInput: the request itself cannot be used; at once, not while the errors are read.
+    """
+    policy = effective_policy(request, settings)
+    _check(request)
+    with db.read() as conn:
+        key = _input_file(conn, request, now()).object_key
+    rules = rules_for(request.line_format, policy, request.options, settings)
+    return _errors_in(objects, key, rules, BlobKeeper(db, objects, now, dry=True), settings)
+
+
+def _errors_in(
+    objects: ObjectStore, key: str, rules: LineRules, keeper: Keeper, settings: Settings
+) -> Iterator[LineError]:
+    with closing(objects.open(key)) as stream, open_resolver(keeper, settings, Verified()) as resolver:
+        yield from refusals(read_chunks(stream), rules, resolver)
 
 
 def check_chunks(chunks: Iterable[bytes], request: JobRequest, settings: Settings, keeper: Keeper) -> Report:

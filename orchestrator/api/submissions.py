@@ -22,7 +22,7 @@ from orchestrator.estimate import estimate
 from orchestrator.intake.keeper import BlobKeeper
 from orchestrator.intake.survey import Report
 from orchestrator.service import new_id
-from orchestrator.submit import JobRequest, check, check_chunks, submit
+from orchestrator.submit import JobRequest, check, check_chunks, effective_policy, submit
 from storage.access import Caller
 
 router = APIRouter(route_class=JsonRoute, prefix="/api/jobs", tags=["jobs"])
@@ -119,7 +119,7 @@ def plan(use: Services, request: JobRequest) -> dict[str, Any]:
 
 def _plan_document(use: Services, request: JobRequest, report: Report) -> dict[str, Any]:
     with use.db.read() as conn:
-        likely = estimate(conn, request.model, report.cost)
+        likely = estimate(conn, request.model, effective_policy(request, use.settings), report.cost)
     return {"object": "job.plan", "model": request.model, **report.to_json(), "estimate": likely}
 
 

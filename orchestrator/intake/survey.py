@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,17 @@ def survey(chunks: Iterable[bytes], rules: LineRules, resolver: ImageResolver) -
             report.add_error(LineError(error.line or 1, error.field, error.code, error.message))
     report.cost = costs.total()
     return report
+
+
+def refusals(chunks: Iterable[bytes], rules: LineRules, resolver: ImageResolver) -> Iterator[LineError]:
+    """Every error that `survey` counts, in line order; memory does not grow with their number."""
+    with SeenIds() as ids:
+        try:
+            for group in in_chunks(validate(chunks, rules, ids.first_use)):
+                for _, refused in resolve_chunk(group, resolver).refused:
+                    yield from refused.errors
+        except BadInput as error:
+            yield LineError(error.line or 1, error.field, error.code, error.message)
 
 
 def _count(chunk: Chunk, report: Report, costs: _Costs, hashes: SeenIds) -> None:

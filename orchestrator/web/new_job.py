@@ -12,11 +12,13 @@ from starlette.responses import Response
 
 from orchestrator.api.access import record
 from orchestrator.api.submissions import served_model
+from orchestrator.estimate import estimate
 from orchestrator.intake.survey import Report
 from orchestrator.service import new_id
 from orchestrator.submit import JobRequest, check, effective_policy, submit
-from orchestrator.web import uploads
+from orchestrator.web import refused, uploads
 from orchestrator.web.pages import Ask
+from orchestrator.web.samples import Sample, samples
 from reasoning.errors import BadInput
 from reasoning.policy import FanOut, Judge, Mode, OnLimit, Policy, PromptStyle
 from reasoning.strategies import STRATEGIES
@@ -53,8 +55,15 @@ class Plan:
     """Whether submitting it now would run anything."""
     history: Any | None
     """Seconds of engine time per query of earlier jobs: `low`, `high`, `jobs`; None without any."""
+    likely: Mapping[str, Any]
+    """See `orchestrator.estimate`."""
+    ahead: int
+    """Queries of other jobs of the model that wait or run."""
+    served: bool
+    """Whether a worker of the model is there."""
     twin: Any | None
     """An earlier job that did the same."""
+    samples: list[Sample]
 
 
 @dataclass(slots=True)
@@ -92,13 +101,39 @@ def plan(ask: Ask) -> Response:
         policy = effective_policy(request, ask.use.settings)
     except BadInput as error:
         return _show(ask, filled, problem=error)
+    return _show(ask, filled, plan=_plan(ask, request, report, policy, filled.file))
+
+
+def _plan(ask: Ask, request: JobRequest, report: Report, policy: Policy, file: Any) -> Plan:
     bad = report.refused > 0 or report.error_count > 0
-    acceptable = report.accepted > 0 and (not bad or request.on_bad_line == "skip")
+    project, model = ask.viewer.project_id, request.model
+    queues = {queue.model: queue for queue in ask.web.snapshots.get(project, ask.use.now()).models}
+    queue = queues.get(model)
     with ask.use.db.read() as conn:
-        project, model = ask.viewer.project_id, request.model
         history = overview.engine_seconds(conn, project, model, policy.digest)
-        twin = overview.same_work(conn, project, filled.file.sha256, model, policy.digest)
-    return _show(ask, filled, plan=Plan(report, policy, acceptable, history, twin))
+        likely = estimate(conn, model, policy, report.cost)
+        twin = overview.same_work(conn, project, file.sha256, model, policy.digest)
+    return Plan(
+        report=report,
+        policy=policy,
+        acceptable=report.accepted > 0 and (not bad or request.on_bad_line == "skip"),
+        history=history,
+        likely=likely,
+        ahead=queue.waiting + queue.running if queue else 0,
+        served=queue is not None and queue.workers > 0,
+        twin=twin,
+        samples=samples(ask, request, policy, file.object_key) if report.accepted else [],
+    )
+
+
+def errors(ask: Ask) -> Response:
+    """Everything that is wrong with the lines, as a download."""
+    filled = _before(ask)
+    try:
+        filled = _filled(ask, filled)
+        return refused.download(ask, _request(ask, filled), filled.file.id)
+    except BadInput as error:
+        return _show(ask, filled, problem=error)
 
 
 def run(ask: Ask) -> Response:

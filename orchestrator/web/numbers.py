@@ -76,10 +76,10 @@ def ago(at: float | None, now: float) -> Markup | str:
     gap = now - at
     if abs(gap) < 1.5:
         return _time(at, "just now")
-    return _time(at, f"{_coarse(gap)} ago" if gap > 0 else f"in {_coarse(-gap)}")
+    return _time(at, f"{about(gap)} ago" if gap > 0 else f"in {about(-gap)}")
 
 
-def _coarse(value: float) -> str:
+def about(value: float) -> str:
     """A duration in its largest unit: beyond a minute nobody counts seconds."""
     for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if value >= size * (1 if unit != "d" else 2):

@@ -82,6 +82,7 @@ def query_page(ask: Ask) -> Response:
         thought=thought,
         calls=calls,
         ids={call.key: call.id for call in calls},
+        neighbours=neighbours,
         timeline=timeline.draw(calls, neighbours, ask.use.now()),
         place=place,
         workers=workers,

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from orchestrator.web import numbers
 from orchestrator.web.assets import Assets
+from orchestrator.web.flaws import told
 from orchestrator.web.text import short, shown, visible
 
 
@@ -48,11 +49,13 @@ class Templates:
             short=short,
             count=numbers.count,
             seconds=numbers.seconds,
+            about=numbers.about,
             bytes=numbers.size,
             ratio=numbers.ratio,
             rate=numbers.rate,
             moment=numbers.moment,
             document=_document,
+            flaw=told,
             words=lambda text: str(text).replace("_", " "),
         )
         self._env.globals.update(percent=numbers.percent, ago=numbers.ago)

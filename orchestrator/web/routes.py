@@ -22,6 +22,7 @@ from orchestrator.web import (
     new_job,
     queries,
     records,
+    refused,
     schedules,
 )
 from orchestrator.web.assets import Assets
@@ -46,9 +47,12 @@ PAGES: tuple[Page, ...] = (
         "/new-job",
         "operator",
         new_job.plan,
-        "submit: lines checked, the cost said, nothing run",
-        24,
+        "submit: lines checked, the cost and the first queries shown, nothing run",
+        44,
         FILES,
+    ),
+    Page(
+        "POST", "/new-job/errors", "operator", new_job.errors, "submit: all errors of the lines, CSV or JSON", 18, FILES
     ),
     Page("POST", "/new-job/run", "operator", new_job.run, "submit: do it", 18, FILES),
     Page("GET", "/jobs/{job_id}", "viewer", jobs.job_page, "progress, causes of failures, use, actions", 15),
@@ -57,6 +61,7 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/jobs/{job_id}/resume", "operator", job_actions.resume, "admit queries again", 10),
     Page("POST", "/jobs/{job_id}/retry", "operator", job_actions.retry, "start what failed again", 20),
     Page("GET", "/jobs/{job_id}/lines", "viewer", job_actions.lines, "result lines as a download", 6),
+    Page("GET", "/jobs/{job_id}/errors", "viewer", refused.of_job, "errors of the input, CSV or JSON lines", 10),
     Page("GET", "/jobs/{job_id}/queries", "viewer", queries.query_list, "queries, filtered by the address", 13),
     Page("GET", "/jobs/{job_id}/bulk", "operator", job_actions.bulk_form, "what a bulk action would change", 14),
     Page("POST", "/jobs/{job_id}/bulk", "operator", job_actions.bulk_run, "retry or cancel what a filter finds", 100),

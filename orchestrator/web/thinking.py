@@ -11,6 +11,9 @@ from orchestrator.web import bracket, marks, verdicts
 from orchestrator.web.bracket import Bracket
 from orchestrator.web.diff import Run
 from orchestrator.web.verdicts import VerdictView
+from reasoning import grammar
+from reasoning.records import WHOLE
+from reasoning.stages import Stage
 
 FIRST_SIGHT = 420
 """Characters of a candidate that a card shows before it is opened."""
@@ -34,7 +37,7 @@ class Card:
     """kept, pruned, duplicate, failed or open."""
     reason: str | None
     text: str
-    """Inner text where there is one, else as generated."""
+    """Inner text where there is one, else as generated; a whole answer with its tags."""
     raw: str
     format_ok: bool | None
     tokens: int | None
@@ -78,6 +81,11 @@ class StageView:
         return sum(bool(card.raw) for card in self.cards)
 
     @property
+    def lost(self) -> int:
+        """Candidates without text: an engine error took them."""
+        return sum(card.status == "failed" and not card.raw for card in self.cards)
+
+    @property
     def doubts(self) -> int:
         """Matches that were not decided plainly."""
         return sum(not match.sure for match in self.verdicts if match.winner is not None)
@@ -101,8 +109,10 @@ class StageView:
     @property
     def why(self) -> str:
         """One sentence on how the choice was made."""
+        if self.winner is None and self.cards and all(card.status == "failed" for card in self.cards):
+            return "No candidate could be used."
         if self.winner is None:
-            return "no candidate is chosen yet" if self.cards else "not begun"
+            return "No candidate is chosen yet." if self.cards else "Not begun."
         won = [match for match in self.verdicts if match.winner == self.winner]
         if won:
             return f"Candidate {self.winner} " + ", then ".join(_beat(match) for match in won) + "."
@@ -113,6 +123,15 @@ class StageView:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """The kept text of one stage; `anchor` names its card."""
+
+    name: str
+    text: str
+    anchor: str
+
+
+@dataclass(frozen=True, slots=True)
 class Thought:
     """The whole search."""
 
@@ -120,6 +139,18 @@ class Thought:
     answer: Mapping[str, Any] | None
     error: Mapping[str, Any] | None
     usage: Mapping[str, Any]
+
+    @property
+    def sections(self) -> list[Section]:
+        """What led to the answer, as a document: the kept texts, the conclusion left out."""
+        found = []
+        for stage in self.stages:
+            if stage.kept is None:
+                continue
+            parts = _parts(stage.kept.raw) if stage.name == WHOLE else {stage.name: stage.kept.text}
+            anchor = f"{stage.name}-{stage.kept.index}"
+            found += [Section(name, text, anchor) for name, text in parts.items() if name != Stage.CONCLUSION and text]
+        return found
 
     @property
     def candidates(self) -> int:
@@ -158,7 +189,7 @@ def view(trace: Mapping[str, Any], calls: Sequence[Any] = ()) -> Thought:
 
 def _stage(stage: Mapping[str, Any], calls: Sequence[Any]) -> StageView:
     matches = [verdicts.view(number, verdict) for number, verdict in enumerate(stage["verdicts"])]
-    cards = _marked([_card(candidate, matches) for candidate in stage["candidates"]])
+    cards = _marked([_card(candidate, matches, stage["stage"]) for candidate in stage["candidates"]])
     own = [call for call in calls if call.stage == stage["stage"]]
     starts = [call.started_at for call in own if call.started_at is not None]
     ends = [call.ended_at for call in own if call.ended_at is not None]
@@ -174,7 +205,12 @@ def _stage(stage: Mapping[str, Any], calls: Sequence[Any]) -> StageView:
     )
 
 
-def _card(candidate: Mapping[str, Any], matches: Sequence[VerdictView]) -> Card:
+def _parts(text: str) -> dict[str, str]:
+    """A whole answer by stage, as the grammar reads it."""
+    return {stage.value: reading.inner for stage, reading in grammar.read_answer(text).items()}
+
+
+def _card(candidate: Mapping[str, Any], matches: Sequence[VerdictView], stage: str) -> Card:
     raw = candidate.get("text", "")
     met = [match for match in matches if candidate["index"] in match.pair] if raw else []
     played = candidate["status"] in ("kept", "pruned", "open")
@@ -183,7 +219,7 @@ def _card(candidate: Mapping[str, Any], matches: Sequence[VerdictView]) -> Card:
         attempt=candidate["attempt"],
         status=candidate["status"],
         reason=candidate["reason"],
-        text=candidate.get("inner") or raw,
+        text=raw if stage == WHOLE else candidate.get("inner") or raw,
         raw=raw,
         format_ok=candidate.get("format_ok"),
         tokens=candidate.get("tokens"),

@@ -9,6 +9,8 @@ from typing import Any
 LABELS = 210
 """Pixels at the left for the names of the calls."""
 WIDTH = 1200
+RIGHT = 60
+"""Pixels at the right for the numbers of neighbours."""
 ROW = 18
 TOP = 22
 TICKS = 6
@@ -44,6 +46,8 @@ class Timeline:
     bars: list[Bar]
     ticks: list[tuple[float, float]]
     span_s: float
+    ran_s: float
+    """Of all calls together; they overlap, so it may be more than the span."""
 
 
 def draw(calls: Sequence[Any], neighbours: Mapping[int, int], now: float) -> Timeline | None:
@@ -53,7 +57,7 @@ def draw(calls: Sequence[Any], neighbours: Mapping[int, int], now: float) -> Tim
     start = min(_sent(call) for call in calls)
     end = max(call.ended_at or now for call in calls)
     span = max(end - start, 0.001)
-    scale = (WIDTH - LABELS - 10) / span
+    scale = (WIDTH - LABELS - RIGHT) / span
 
     def x(at: float) -> float:
         return round(LABELS + max(0.0, at - start) * scale, 1)
@@ -80,7 +84,7 @@ def draw(calls: Sequence[Any], neighbours: Mapping[int, int], now: float) -> Tim
         )
     step = _step(span)
     ticks = [(x(start + step * each), step * each) for each in range(int(span / step) + 1)]
-    return Timeline(WIDTH, TOP + ROW * len(bars) + 6, LABELS, bars, ticks, span)
+    return Timeline(WIDTH, TOP + ROW * len(bars) + 6, LABELS, bars, ticks, span, sum(bar.ran_s or 0.0 for bar in bars))
 
 
 def _sent(call: Any) -> float:

@@ -8,11 +8,11 @@ from typing import Any
 
 GROUNDS = {
     "agreed": "shown in both orders, the judge chose it both times",
-    "one_order": "the judge chose it; only one order was shown or could be read",
+    "one_order": "the judge chose it in the one order that was shown or could be read",
     "margin": "the two orders disagree; the mean probability decides",
     "seed": "a tie that nothing settles; decided by the seed",
-    "fallback": "the reply could not be read; as published, the second candidate wins",
-    "check": "the other one failed the pre-check",
+    "fallback": "the reply could not be read; as published, the one shown second wins",
+    "check": "the pre-check called the other one incorrect; the two were not compared",
 }
 """By `Ruling.how`."""
 SHORT = {
@@ -58,6 +58,11 @@ class JudgeCall:
     showings: list[ShowingView]
     error: Mapping[str, Any] | None
 
+    @property
+    def checked(self) -> str:
+        """Of a pre-check: the candidate that it read, which ends its key."""
+        return self.key.rpartition("/")[2] if self.kind == "check" else ""
+
 
 @dataclass(frozen=True, slots=True)
 class VerdictView:
@@ -80,11 +85,29 @@ class VerdictView:
     @property
     def ground(self) -> str:
         """Why it was decided so, as a sentence part."""
-        return "not decided yet" if self.how is None else GROUNDS.get(self.how, self.how)
+        if self.how is None:
+            return "not decided yet"
+        if self.mute and self.how == "seed":
+            return f"{self.mute}; decided by the seed"
+        if self.mute and self.how == "fallback":
+            return f"{self.mute}; as published, the one shown second wins"
+        return GROUNDS.get(self.how, self.how)
 
     @property
     def ground_short(self) -> str:
-        return "open" if self.how is None else SHORT.get(self.how, self.how)
+        if self.how is None:
+            return "open"
+        if self.mute and self.how in ("seed", "fallback"):
+            return f"no verdict, by {self.how}"
+        return SHORT.get(self.how, self.how)
+
+    @property
+    def mute(self) -> str:
+        """Why there is nothing to read of the comparison; empty where a reply could be read."""
+        asked = [call for call in self.calls if call.kind != "check"]
+        if any(showing.parse == "ok" for call in asked for showing in call.showings):
+            return ""
+        return "the call of the judge failed" if any(call.error for call in asked) else "no reply could be read"
 
     @property
     def order_sensitive(self) -> bool:

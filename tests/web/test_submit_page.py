@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import csv
+import gzip
 import hashlib
 import io
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from orchestrator.service import new_id
 from orchestrator.web import uploads
 from storage import jobs, questions
 from storage.search import Terms
-from tests.web.conftest import SAME_ORIGIN, Site
+from tests.web.conftest import SAME_ORIGIN, Site, site_over
 
 
 def picture() -> str:
@@ -89,6 +92,81 @@ def test_bad_lines_are_named_and_stop_the_button(site: Site):
     skipping = send(site, "/new-job", {**FIELDS, "on_bad_line": "skip", "file_id": file_of(page)}).text
     assert "Submit 1 query" in skipping
     assert "disabled" not in skipping
+
+
+FORMULA = '=HYPERLINK("http://evil.example")'
+MANY_BAD = lines(*({"custom_id": f"q{n}", "question": "What?", "images": [picture()], FORMULA: n} for n in range(130)))
+
+
+def test_every_error_is_in_the_download(site: Site):
+    page = send(site, "/new-job", FIELDS, MANY_BAD).text
+    assert "The first 20 of 130" in page
+    fields = {**FIELDS, "file_id": file_of(page)}
+    found = [json.loads(line) for line in send(site, "/new-job/errors?as=jsonl", fields).text.splitlines()]
+    assert [error["line"] for error in found] == list(range(1, 131))
+    assert {error["code"] for error in found} == {"unknown_field"}
+    assert set(found[0]) == {"line", "field", "code", "message"}
+    table = send(site, "/new-job/errors?as=csv", fields)
+    assert table.headers["content-type"].startswith("text/csv")
+    assert "attachment" in table.headers["content-disposition"]
+    header, *rows = csv.reader(io.StringIO(table.text))
+    assert header == ["line", "field", "code", "message"]
+    assert len(rows) == 130
+    assert {row[1][:2] for row in rows} == {"'="}, "a spreadsheet must not run it"
+    refused = send(site, "/new-job/errors?as=csv", {**fields, "policy.candidates": "many"})
+    assert refused.status_code == 400
+    assert "write a whole number" in refused.text
+
+
+def test_every_error_of_a_job_is_in_its_download(site: Site):
+    page = send(site, "/new-job", FIELDS, MANY_BAD).text
+    answer = send(site, "/new-job/run", {**FIELDS, "file_id": file_of(page)})
+    job = answer.headers["location"].split("/")[2].partition("?")[0]
+    ingest(site.db, site.objects, site.settings, job, lambda: 1.0)
+    assert f"/jobs/{job}/errors?as=csv" in site.get(f"/jobs/{job}").text
+    assert len(site.get(f"/jobs/{job}/errors").text.splitlines()) == 130
+    assert len(site.get(f"/jobs/{job}/errors?as=csv").text.splitlines()) == 131
+
+
+def test_an_input_that_breaks_off_is_told_in_the_download(site: Site):
+    packed = gzip.compress(GOOD * 50)[:-20]
+    page = send(site, "/new-job", FIELDS, packed).text
+    found = send(site, "/new-job/errors", {**FIELDS, "file_id": file_of(page)}).text.splitlines()
+    assert json.loads(found[-1])["code"] == "corrupt_compression"
+
+
+def test_a_plan_shows_the_first_queries_as_they_would_be_asked(site: Site):
+    asked = [
+        {"custom_id": f"q{n}", "question": f"What is {n}?", "choices": ["a", "b"], "images": [picture()]}
+        for n in range(7)
+    ]
+    asked[1]["policy"] = {"candidates": 7}
+    page = send(site, "/new-job", FIELDS, lines({"custom_id": "bad"}, *asked)).text
+    assert "The first 5 of 7 queries" in page
+    assert re.findall(r"What is (\d)\?\nA\. a\nB\. b", page) == ["0", "1", "2", "3", "4"]
+    assert "line 2 · 2 candidates of the summary" in page
+    assert "7 candidates of the summary · <code>candidates: 7</code>" in page
+    shown = re.findall(r'src="(/images/\w+\?size=small)"', page)
+    assert len(shown) == 5
+    assert site.get(shown[0]).headers["content-type"] == "image/webp"
+
+
+def test_a_plan_tells_when_it_cannot_tell(site: Site):
+    page = send(site, "/new-job", FIELDS, GOOD).text
+    assert "no worker serves this model now" in page
+    filler = site.filler()
+    filler.beat("gpu-0@node1:1:1", model="scripted", beat_at=time.time())
+    assert "no job of this model with five queries or more has ended" in _fresh(site, GOOD)
+    job = filler.job(filler.scenes(range(6)), policy={"candidates": 2, "judge": "words"}, model="scripted")
+    filler.run(job)
+    filler.end(job)
+    assert "as 1 job of this policy took" in _fresh(site, GOOD)
+
+
+def _fresh(site: Site, data: bytes) -> str:
+    """The plan as a process sees it that has no snapshot yet."""
+    again = site_over(site.db, site.objects, site.settings)
+    return str(send(again, "/new-job", FIELDS, data).text)
 
 
 def test_pasted_lines_will_do(site: Site):

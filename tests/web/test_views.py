@@ -94,7 +94,7 @@ def test_a_stage_that_runs_says_so():
     waiting = drawn("", "", "", status=CallStatus.QUEUED)
     view = stage(THREE, waiting)
     assert view.winner is None
-    assert view.why == "no candidate is chosen yet"
+    assert view.why == "No candidate is chosen yet."
     assert {card.status for card in view.cards} == {"open"}
 
 
@@ -103,8 +103,36 @@ def test_a_stage_of_failures_says_why():
     view = stage(THREE, failed)
     assert {card.status for card in view.cards} == {"failed"}
     assert view.cards[0].reason == "crash: it broke"
+    assert view.why == "No candidate could be used."
+    assert (view.drawn, view.lost) == (0, 3)
     cut = stage(THREE, drawn("<SUMMARY>abc", "<SUMMARY>", "", finish=Finish.LENGTH))
     assert [card.finish for card in cut.cards] == ["length"] * 3
+
+
+def test_a_judge_that_failed_or_mumbled_is_no_tie():
+    crash = Call(judged(0, 1).spec, CallStatus.FAILED, error=CallError("crash", "it broke"))
+    view = stage({"candidates": 2, "retries": 0}, drawn(*tagged("a", "b")), crash)
+    assert view.verdicts[0].ground == "the call of the judge failed; decided by the seed"
+    assert "(no verdict, by seed)" in view.why
+    mumbled = Verdict((Showing((0, 1), "h", "unparseable", None, words="Both have their merits."),))
+    call = Call(judged(0, 1).spec, CallStatus.DONE, verdict=mumbled)
+    words = {"candidates": 2, "retries": 0, "judge": "words", "judge_retries": 0, "swap_check": False}
+    view = stage(words, drawn(*tagged("a", "b")), call)
+    assert view.verdicts[0].ground == "no reply could be read; decided by the seed"
+    tied = judged(0, 1, ((0, 1), (0.5, 0.5)), ((1, 0), (0.5, 0.5)))
+    view = stage({"candidates": 2, "retries": 0}, drawn(*tagged("a", "b")), tied)
+    assert view.verdicts[0].ground == "a tie that nothing settles; decided by the seed"
+
+
+def test_a_whole_answer_is_shown_with_its_stages():
+    text = "".join(f"<{stage.name}>the {stage.value}</{stage.name}>" for stage in STAGES)
+    spec = CallSpec("whole/r0/generate/0", CallKind.GENERATE, "whole", indices=(0,))
+    call = Call(spec, CallStatus.DONE, (Candidate(0, text, 9, Finish.STOP),))
+    thought = thinking.view(build_trace(Policy(strategy="single"), QUERY, [call]))
+    assert [(part.name, part.text, part.anchor) for part in thought.sections] == [
+        (name, f"the {name}", "whole-0") for name in ("summary", "caption", "reasoning")
+    ]
+    assert thought.stages[0].cards[0].text == text
 
 
 def test_one_candidate_needs_no_judge():
