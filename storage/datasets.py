@@ -44,6 +44,12 @@ def names(conn: Connection, dataset_ids: Sequence[str]) -> dict[str, str]:
     return {row.id: row.name for row in conn.execute(statement)}
 
 
+def kept_in(conn: Connection, project_id: str, file: str) -> Sequence[Row[Any]]:
+    """Datasets of a project that a definition file keeps, by name."""
+    where = (_DATASETS.c.project_id == project_id, _DATASETS.c.managed_by == file)
+    return conn.execute(select(_DATASETS).where(*where).order_by(_DATASETS.c.name)).all()
+
+
 def change(conn: Connection, dataset_id: str, values: Mapping[str, Any], now: float) -> None:
     """Set columns of a dataset."""
     conn.execute(update(_DATASETS).where(_DATASETS.c.id == dataset_id).values(**values, updated_at=now))

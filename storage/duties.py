@@ -21,6 +21,12 @@ def take(conn: Connection, name: str, owner: str, now: float, lease_s: float) ->
     return taken.rowcount == 1
 
 
+def forget(conn: Connection, prefix: str, before: float) -> int:
+    """Remove duties of a kind whose leases ran out before a time: who held them died and nobody took them over."""
+    gone = delete(_DUTIES).where(_DUTIES.c.name.startswith(prefix, autoescape=True), _DUTIES.c.until < before)
+    return conn.execute(gone).rowcount
+
+
 def drop(conn: Connection, name: str, owner: str) -> None:
     """Give the duty back at a clean stop, so that another need not wait for the lease to run out."""
     conn.execute(delete(_DUTIES).where(_DUTIES.c.name == name, _DUTIES.c.owner == owner))

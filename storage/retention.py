@@ -24,6 +24,8 @@ _QUERIES = Query.__table__
 _RESULTS = StoredResult.__table__
 
 _RAN = ("done", "failed", "cancelled")
+_UNOWNED = ~exists().where(_SLOTS.c.job_id == _JOBS.c.id)
+"""Of jobs: their slot went with its schedule. Jobs that are marked were all made by one."""
 _KEPT = and_(_SLOTS.c.removed_at.is_(None), _SLOTS.c.job_id.is_not(None))
 
 
@@ -85,10 +87,17 @@ class Removed:
     parts: tuple[str, ...]
 
 
+def left_behind(conn: Connection) -> bool:
+    """Whether a schedule was deleted while rows of its marked jobs were reused by others, or not yet removed."""
+    return conn.execute(select(_JOBS.c.id).where(_JOBS.c.rows_kept > 0, _UNOWNED).limit(1)).first() is not None
+
+
 def remove_rows(
-    conn: Connection, schedule_id: str, after: tuple[str, int], count: int, *, taken_over: bool
+    conn: Connection, schedule_id: str | None, after: tuple[str, int], count: int, *, taken_over: bool
 ) -> Removed | None:
     """Look at up to `count` rows of a schedule's marked jobs after (job, line) and remove those that no run reuses.
+
+    Without a schedule, those of jobs whose schedules were deleted are looked at.
 
     Rows that were taken over from others are looked at first (`taken_over`), then those with results of their own: the
     last row that was taken over from one lets that one go.
@@ -112,15 +121,16 @@ def remove_rows(
     return Removed(rows[-1].job_id, rows[-1].line, len(gone), _unused_parts(conn, gone))
 
 
-def _marked(schedule_id: str, after: tuple[str, int], count: int, *, taken_over: bool) -> Any:
+def _marked(schedule_id: str | None, after: tuple[str, int], count: int, *, taken_over: bool) -> Any:
     names = (_QUERIES.c.id, _QUERIES.c.job_id, _QUERIES.c.line, _QUERIES.c.content_key, _QUERIES.c.reused_from)
     job_id, line = after
     own = _QUERIES.c.reused_from.is_(None)
+    slot = _SLOTS.c.job_id == _JOBS.c.id
+    owned = _UNOWNED if schedule_id is None else exists().where(slot, _SLOTS.c.schedule_id == schedule_id)
     return (
         select(*names, _QUERIES.c.trace_key)
         .join(_JOBS, _JOBS.c.id == _QUERIES.c.job_id)
-        .join(_SLOTS, _SLOTS.c.job_id == _JOBS.c.id)
-        .where(_SLOTS.c.schedule_id == schedule_id, _JOBS.c.rows_kept > 0, _JOBS.c.id >= job_id)
+        .where(owned, _JOBS.c.rows_kept > 0, _JOBS.c.id >= job_id)
         .where(or_(_QUERIES.c.job_id > job_id, _QUERIES.c.line > line), ~own if taken_over else own)
         .order_by(_QUERIES.c.job_id, _QUERIES.c.line)
         .limit(count)

@@ -83,6 +83,12 @@ def move_cursors(conn: Connection, moves: Sequence[CursorMove]) -> None:
         conn.execute(_MOVE_CURSOR, values)
 
 
+def kept_in(conn: Connection, project_id: str, file: str) -> Sequence[Row[Any]]:
+    """Schedules of a project that a definition file keeps, by name."""
+    where = (_SCHEDULES.c.project_id == project_id, _SCHEDULES.c.managed_by == file)
+    return conn.execute(select(_SCHEDULES).where(*where).order_by(_SCHEDULES.c.name)).all()
+
+
 def change(conn: Connection, schedule_id: str, values: Mapping[str, Any], now: float) -> None:
     """Set columns of a schedule."""
     conn.execute(update(_SCHEDULES).where(_SCHEDULES.c.id == schedule_id).values(**values, updated_at=now))

@@ -67,11 +67,14 @@ def explain_rule(rule: Document, use: Use, _caller: Viewer) -> dict[str, Any]:
 
 @router.post("/apply")
 def apply(definitions: Document, use: Use, caller: Operator, dry_run: DryRun = False) -> dict[str, Any]:
-    """Make and change the datasets and schedules of a definition document, all or none; differences are told."""
+    """Make and change the datasets and schedules of a definition document, all or none; differences are told.
+
+    A dry run also tells those of entries that are kept in a file of the scheduler, which it alone can change.
+    """
     data = checked_definitions(definitions)
     for entry in (data.get("datasets") or {}).values():
         check_reach(SourceSettings.from_mapping(entry.get("source") or {}), use.settings, admin=caller.may("admin"))
-    author = Author(caller.project_id, caller.key_id or "local")
+    author = Author(caller.project_id, caller.key_id or "local", only_shows=dry_run)
     done = rehearsed(use.db, lambda conn: apply_definitions(conn, data, author, use.now(), new_id), dry_run=dry_run)
     return {"object": "definitions", "applied": not dry_run, "data": [entry.to_json() for entry in done]}
 

@@ -207,7 +207,10 @@ def apply_file(
 
     with connect() as api:
         found = api.post("/api/schedules/apply", dict(read_definitions(file)), dry_run=dry_run or None)
-    listing(found["data"], ("kind", "name", "outcome", "changes"), as_json=as_json)
+    listing(found["data"], ("kind", "name", "outcome", "kept_in", "changes"), as_json=as_json)
+    kept = sorted({entry["kept_in"] for entry in found["data"] if entry["kept_in"] and entry["outcome"] == "changed"})
+    if kept:
+        say(f"What is kept in {', '.join(kept)} changes when the scheduler starts again with that file, not from here.")
 
 
 def _act(name: str, action: str, body: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:

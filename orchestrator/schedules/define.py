@@ -148,6 +148,12 @@ class Author:
     actor: str
     managed_by: str | None = None
     """The definition file that speaks; None for people."""
+    only_shows: bool = False
+    """Whether all is undone afterwards: differences from what a file keeps are told then, and not refused."""
+
+    def keeper_of(self, row: Any) -> str | None:
+        """The file that keeps an entry after this author has written it."""
+        return self.managed_by or (None if row is None else row.managed_by)
 
 
 def put_dataset(
@@ -155,7 +161,7 @@ def put_dataset(
 ) -> tuple[Any, list[Change]]:
     """Make a dataset, or change the one of that name; its row and what differs. Raises BadInput."""
     row = datasets.named(conn, author.project_id, definition.name)
-    wanted = definition.columns_of_row() | {"managed_by": author.managed_by}
+    wanted = definition.columns_of_row() | {"managed_by": author.keeper_of(row)}
     changes = [
         Change(name, getattr(row, name, None), value) for name, value in wanted.items() if _differs(row, name, value)
     ]
@@ -167,7 +173,7 @@ def put_dataset(
         datasets.change(conn, row.id, wanted, now)
     found = datasets.named(conn, author.project_id, definition.name)
     if changes and found is not None:
-        _note(conn, author, "dataset.put", found.id, now, changes)
+        note_changes(conn, author, "dataset.put", found.id, now, changes)
     return found, changes
 
 
@@ -196,7 +202,7 @@ def put_schedule(
         "dataset_id": dataset.id,
         "rule": definition.rule.to_mapping(),
         "options": _with_secret(definition.options.to_mapping(), row),
-        "managed_by": author.managed_by,
+        "managed_by": author.keeper_of(row),
     }
     changes = [
         Change(name, getattr(row, name, None), value) for name, value in wanted.items() if _differs(row, name, value)
@@ -208,7 +214,7 @@ def put_schedule(
         _change(conn, row, wanted, now)
     found = schedules.named(conn, author.project_id, definition.name)
     if changes and found is not None:
-        _note(conn, author, "schedule.put", found.id, now, changes)
+        note_changes(conn, author, "schedule.put", found.id, now, changes)
     return found, changes
 
 
@@ -292,7 +298,7 @@ def _differs(row: Any, name: str, value: Any) -> bool:
 
 
 def _refuse_managed(row: Any, author: Author, kind: str) -> None:
-    if row.managed_by is not None and author.managed_by is None:
+    if row.managed_by is not None and author.managed_by is None and not author.only_shows:
         raise BadInput(
             f'the {kind} "{row.name}" is kept in the file {row.managed_by}, which would overwrite a change made here; '
             "change the file",
@@ -306,7 +312,10 @@ def refuse_managed(row: Any, kind: str) -> None:
     _refuse_managed(row, Author(row.project_id, ""), kind)
 
 
-def _note(conn: Connection, author: Author, action: str, subject: str, now: float, changes: list[Change]) -> None:
+def note_changes(
+    conn: Connection, author: Author, action: str, subject: str, now: float, changes: list[Change]
+) -> None:
+    """Write differences into the audit log, without secrets."""
     access.note(
         conn,
         project_id=author.project_id,
@@ -337,6 +346,7 @@ __all__ = [
     "ScheduleDefinition",
     "check_name",
     "note_act",
+    "note_changes",
     "put_dataset",
     "put_schedule",
     "refuse_managed",

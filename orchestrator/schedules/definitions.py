@@ -24,11 +24,13 @@ from orchestrator.schedules.define import (
     Change,
     DatasetDefinition,
     ScheduleDefinition,
+    note_changes,
     put_dataset,
     put_schedule,
     shown_changes,
 )
 from reasoning.errors import BadInput, nearest
+from storage import datasets, schedules
 
 VERSION = 1
 MAX_BYTES = 2**20
@@ -43,12 +45,15 @@ class Applied:
     kind: str
     name: str
     outcome: str
-    """created, changed or unchanged."""
+    """created, changed, unchanged, or released: kept in the file until now, which names it no more."""
     changes: tuple[Change, ...]
+    kept_in: str | None
+    """The file in which alone it can be changed."""
 
     def to_json(self) -> dict[str, Any]:
         changes = [change.to_json() for change in self.changes]
-        return {"kind": self.kind, "name": self.name, "outcome": self.outcome, "changes": changes}
+        names = {"kind": self.kind, "name": self.name, "outcome": self.outcome}
+        return {**names, "kept_in": self.kept_in, "changes": changes}
 
 
 def read_definitions(path: Path) -> Mapping[str, Any]:
@@ -97,10 +102,12 @@ def apply_definitions(
 ) -> list[Applied]:
     """Make and change what the file names, in one transaction of the caller. What it does not name stays.
 
+    What was kept in the same file and is not named any more is people's to change from now on.
+
     Raises:
         BadInput: an entry cannot be used; the field begins with its part and name.
     """
-    done = []
+    done = _released(conn, data, author, now)
     for name, entry in (data.get("datasets") or {}).items():
         with _telling(f"datasets.{name}"):
             definition = DatasetDefinition.from_mapping({**entry, "name": name})
@@ -114,9 +121,22 @@ def apply_definitions(
 
 def _applied(kind: str, name: str, row: Any, changes: list[Change], now: float) -> Applied:
     created = row.created_at == now and bool(changes) and all(change.before is None for change in changes)
-    return Applied(
-        kind, name, "created" if created else "changed" if changes else "unchanged", tuple(shown_changes(changes))
-    )
+    outcome = "created" if created else "changed" if changes else "unchanged"
+    return Applied(kind, name, outcome, tuple(shown_changes(changes)), row.managed_by)
+
+
+def _released(conn: Connection, data: Mapping[str, Any], author: Author, now: float) -> list[Applied]:
+    done: list[Applied] = []
+    if author.managed_by is None:
+        return done
+    for kind, part, table in (("dataset", "datasets", datasets), ("schedule", "schedules", schedules)):
+        for row in table.kept_in(conn, author.project_id, author.managed_by):
+            if row.name not in (data.get(part) or {}):
+                table.change(conn, row.id, {"managed_by": None}, now)
+                changes = [Change("managed_by", author.managed_by, None)]
+                note_changes(conn, author, f"{kind}.put", row.id, now, changes)
+                done.append(Applied(kind, row.name, "released", tuple(changes), None))
+    return done
 
 
 class _telling:  # noqa: N801 - used as a verb

@@ -34,7 +34,8 @@ def end_slot(
     if failed:
         alert(conn, schedule, "failed", now, about, slot_id=slot_id)
     if slot.report and slot.report.get("accuracy_drop"):
-        alert(conn, schedule, "accuracy_drop", now, {**about, "accuracy": slot.report["accuracy"]}, slot_id=slot_id)
+        shares = {name: slot.report[name] for name in ("accuracy", "accuracy_before")}
+        alert(conn, schedule, "accuracy_drop", now, {**about, **shares}, slot_id=slot_id)
     most = Options.from_mapping(schedule.options).pause_after_failures
     if failed and most is not None and in_a_row >= most and schedule.paused_at is None:
         pause(conn, schedule, now, "stagebeam", f"{in_a_row} runs in a row failed; the last one: {note}")

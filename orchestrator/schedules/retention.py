@@ -17,7 +17,8 @@ from orchestrator import limits
 from orchestrator.schedules.options import Options
 from orchestrator.schedules.outputs import remove_outputs
 from orchestrator.schedules.snapshot import PURPOSE
-from storage import files, retention, schedules
+from orchestrator.schedules.start import DUTY
+from storage import duties, files, retention, schedules
 from storage.database import Database
 from storage.objects import ObjectStore
 
@@ -47,7 +48,11 @@ def retain(db: Database, objects: ObjectStore, schedule_id: str, now: float) -> 
 
 @dataclass(slots=True)
 class Sweeper:
-    """Looks at all schedules every hour: days pass also where nothing runs, and a process may have died half-way."""
+    """Looks at all schedules every hour: days pass also where nothing runs, and a process may have died half-way.
+
+    So do schedules that are deleted, and schedulers that die while they read a source: rows that nobody needs any more
+    are left behind.
+    """
 
     db: Database
     objects: ObjectStore
@@ -64,12 +69,20 @@ class Sweeper:
             with self.db.read() as conn:
                 page = schedules.all_after(conn, after, SCHEDULES_AT_ONCE)
             if not page:
-                return
+                break
             after = page[-1].id
             for schedule in page:
                 if _bounded(Options.from_mapping(schedule.options)):
                     _mark_old(self.db, self.objects, schedule, self.clock())
                     _remove_rows(self.db, self.objects, schedule.id)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        with self.db.write() as conn:
+            duties.forget(conn, DUTY, self.clock() - EVERY_S)
+            left = retention.left_behind(conn)
+        if left:
+            _remove_rows(self.db, self.objects, None)
 
 
 def _bounded(options: Options) -> bool:
@@ -109,13 +122,13 @@ def _mark(db: Database, schedule: Any, slot: Any, now: float) -> set[str]:
         return freed - files.in_use(conn, freed)
 
 
-def _remove_rows(db: Database, objects: ObjectStore, schedule_id: str) -> None:
+def _remove_rows(db: Database, objects: ObjectStore, schedule_id: str | None) -> None:
     rows = sum(_remove_kind(db, objects, schedule_id, taken_over=taken_over) for taken_over in (True, False))
     if rows:
         log.info("Rows of old runs were removed.", action="schedule.rows_removed", schedule_id=schedule_id, rows=rows)
 
 
-def _remove_kind(db: Database, objects: ObjectStore, schedule_id: str, *, taken_over: bool) -> int:
+def _remove_kind(db: Database, objects: ObjectStore, schedule_id: str | None, *, taken_over: bool) -> int:
     place, rows = ("", 0), 0
     while True:
         with db.write() as conn:

@@ -20,7 +20,7 @@ from orchestrator.datasets.source import open_source
 from orchestrator.datasets.spec import Line, OpenFile, Source, SourceSpec
 from orchestrator.intake.keeper import OPEN_PREFIXES
 from orchestrator.schedules.identity import identified
-from orchestrator.schedules.sql import read_query
+from orchestrator.schedules.sql import checked_query, read_query
 from reasoning.errors import BadInput, nearest
 from storage.objects import ObjectStore
 from storage.settings import Settings
@@ -69,6 +69,8 @@ class SourceSettings:
             raise _bad("address", f"a key prefix must begin with {' or '.join(OPEN_PREFIXES)}")
         if (self.kind == "sql") != (self.query is not None):
             raise _bad("query", "a source of kind sql, and no other, needs a query")
+        if self.query is not None:
+            checked_query(self.query)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON values; those that are not set are left out."""

@@ -32,6 +32,8 @@ from storage.settings import Settings
 
 log = structlog.get_logger()
 
+DUTY = "slot:"
+"""Begins the name of the lease on a slot's source."""
 LEASE_S = 60.0
 BEAT_S = 15.0
 PAUSE_S = 15.0
@@ -217,4 +219,4 @@ def _its_turn(conn: Connection, slot: Any) -> bool:
 
 
 def _duty(slot_id: int) -> str:
-    return f"slot:{slot_id}"
+    return f"{DUTY}{slot_id}"

@@ -66,6 +66,31 @@ def test_what_a_file_keeps_is_not_changed_by_hand(bench: Bench):
     assert refused.value.code == "managed_by_file"
 
 
+def test_a_rehearsal_shows_the_differences_from_what_a_file_keeps(bench: Bench):
+    apply(bench, TEXT)
+    looking = Author("default", "key_me", only_shows=True)
+    with bench.db.write() as conn:
+        changed = parse_definitions(TEXT.replace("0 3", "0 4").encode())
+        done = apply_definitions(conn, changed, looking, bench.now, new_id)
+    assert [entry.outcome for entry in done] == ["unchanged", "changed"]
+    assert {entry.kept_in for entry in done} == {"night.yaml"}
+    assert [change.to_json() for change in done[1].changes] == [
+        {"field": "rule.cron", "before": "0 3 * * *", "after": "0 4 * * *"}
+    ]
+
+
+def test_what_a_file_does_not_name_any_more_is_peoples_again(bench: Bench):
+    apply(bench, TEXT)
+    person = Author("default", "key_me")
+    assert [outcome for _, outcome, _ in apply(bench, TEXT, person)] == ["unchanged", "unchanged"]
+    assert apply(bench, "version: 1", Author("default", "file:other.yaml", "other.yaml")) == []
+    assert apply(bench, "version: 1") == [
+        ("scenes", "released", ["managed_by"]),
+        ("nightly", "released", ["managed_by"]),
+    ]
+    assert apply(bench, TEXT.replace("0 3", "0 4"), person)[1] == ("nightly", "changed", ["rule.cron"])
+
+
 def test_differences_tell_what_differs_and_never_a_secret(bench: Bench):
     apply(bench, TEXT)
     changed = TEXT.replace("whsec_c2VjcmV0", "whsec_b3RoZXI=").replace("Europe/Berlin", "Asia/Tokyo")
@@ -101,6 +126,7 @@ def test_one_bad_entry_applies_nothing_and_names_its_place(bench: Bench):
         ("a: [", "no YAML"),
         ("version: 1\ndatasets: {Big: {source: {kind: path, address: /x}}}", "lower-case"),
         ("version: 1\nschedules: {x: {dataset: nope, rule: {kind: interval, every_s: 60}}}", 'no dataset "nope"'),
+        ("version: 1\ndatasets: {a: {source: {kind: sql, address: x, query: DELETE FROM q}}}", "one SELECT"),
         ("version: 1\ndatasets: {a: {sauce: 1}}", 'Did you mean "source"'),
         (
             "version: 1\ndatasets: {a: {source: {kind: path, address: /x}, columns: {quest: a}}}",

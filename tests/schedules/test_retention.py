@@ -14,11 +14,11 @@ from orchestrator.results import result_lines
 from orchestrator.schedules.flips import flips_of
 from orchestrator.schedules.retention import DAY_S, EVERY_S, Sweeper, retain
 from reasoning.errors import BadInput
-from storage import files, schedules
+from storage import duties, files, schedules
 from storage.database import open_database
 from storage.objects import open_objects
 from storage.settings import Settings
-from storage.tables import Call, Query, StoredResult
+from storage.tables import Call, Duty, Query, StoredResult
 from tests.orchestrator.driving import SETTINGS
 from tests.schedules.bench import Bench, new_id, rows
 from tests.waiting import wait_until
@@ -288,3 +288,30 @@ def _waiting(bench: Bench) -> bool:
         found = conn.exec_driver_sql("select count(*) from pg_locks where not granted").scalar_one()
     assert found
     return True
+
+
+def test_rows_that_outlive_a_deleted_schedule_go_with_the_last_run_that_reuses_them(bench: Bench):
+    mine, other = bench.schedule(keep_runs=1), bench.schedule(keep_runs=1)
+    first = bench.run_now(mine)
+    bench.run_now(other)
+    bench.lines = [{**rows(1)[0], "question": "Something else?"}]
+    bench.run_now(mine), keep(bench, mine)
+    with bench.db.write() as conn:
+        schedules.remove(conn, mine)
+    sweeper = Sweeper(bench.db, bench.objects, bench.clock)
+    sweeper.sweep()
+    assert len(left(bench, first.job_id)) == 3
+    bench.run_now(other), keep(bench, other)
+    bench.now += EVERY_S
+    sweeper.sweep()
+    assert left(bench, first.job_id) == []
+    assert bench.job(first.job_id).rows_kept == 0
+
+
+def test_leases_of_schedulers_that_died_are_forgotten_and_those_of_living_ones_are_not(bench: Bench):
+    with bench.db.write() as conn:
+        for name, until in (("slot:1", bench.now - EVERY_S - 1), ("slot:2", bench.now), ("dispatch", 0.0)):
+            assert duties.take(conn, name, "somebody", until - 1, 1)
+    Sweeper(bench.db, bench.objects, bench.clock).sweep()
+    with bench.db.read() as conn:
+        assert set(conn.scalars(select(Duty.__table__.c.name))) == {"slot:2", "dispatch"}
