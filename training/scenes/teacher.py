@@ -2,8 +2,8 @@
 
 The text is made for a model of a few million parameters: short, local, every thing by its number. In the
 REASONING each thing is repeated; then each description is held against it word by word, up to the first word that
-does not fit; then stands what follows for the running result. That is the careful manner. The brief one says of each
-thing only what came out: shorter, and harder to get right, since nothing is written down on the way.
+does not fit. In the careful manner the running result follows; in the hasty one only what came out for this thing,
+so that the result has to be put together at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Stages = dict[Stage, str]
 """The inner text of each stage."""
 
 
-Manner = Literal["careful", "brief"]
+Manner = Literal["careful", "hasty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,12 @@ def reason(
     mistake that is carried on, and `result` stands for what follows from the checks.
     """
     said = [(wrong or {}).get(i, checks(question, thing)) for i, thing in enumerate(scene.things)]
-    parts = _carefully(scene, question, said) if manner == "careful" else _briefly(question, said)
+    parts = ["check"] if manner == "hasty" else []
+    for place, thing in enumerate(scene.things):
+        parts += [f"#{place + 1}", thing.name, *_held(question, thing, said[place])]
+        parts += (
+            _running(question, thing, said[: place + 1]) if manner == "careful" else [_outcome(question, said[place])]
+        )
     result = result or _result(scene, question, said)
     parts.append(f"so {_compared(scene, question, said)}{result}")
     if question.choices:
@@ -102,19 +107,8 @@ def reason(
     return Reasoned(" ".join(parts), result, result)
 
 
-def _carefully(scene: Scene, question: Question, said: list[Checks]) -> list[str]:
-    words: list[str] = []
-    for place, thing in enumerate(scene.things):
-        words += [f"#{place + 1}", thing.name, *_held(question, thing, said[place])]
-        words += _running(question, thing, said[: place + 1])
-    return words
-
-
-def _briefly(question: Question, said: list[Checks]) -> list[str]:
-    return ["check", *(f"#{number} {_outcome(question, fits)}" for number, fits in enumerate(said, 1))]
-
-
 def _outcome(question: Question, fits: Checks) -> str:
+    """What came out for one thing."""
     match question.family:
         case "subtract":
             return "drop" if any(fits) else "keep"

@@ -116,8 +116,8 @@ def _flaws(scene: Scene, question: Question, stage: Stage, text: str) -> int:
     """How far a text is from what the teacher writes: of captions the words that differ, else whether it ends right."""
     if stage is Stage.CAPTION:
         return _distance(teacher.caption(scene), text)
-    careful, brief = (teacher.reason(scene, question, manner=manner) for manner in get_args(teacher.Manner))
-    if text in (careful.text, brief.text):
+    careful, hasty = (teacher.reason(scene, question, manner=manner) for manner in get_args(teacher.Manner))
+    if text in (careful.text, hasty.text):
         return 0
     return 1 if text.endswith(f" {careful.value}") else 2
 

@@ -17,8 +17,8 @@ from training.scenes import teacher
 from training.scenes.questions import LETTERS, Condition, Question, options
 from training.scenes.world import ATTRIBUTES, PLACES, Scene, Thing, draw
 
-_BRIEF = 0.3
-"""Share of wrong REASONINGs that are brief where the right one is careful."""
+_HASTY = 0.3
+"""Share of wrong REASONINGs that are hasty where the right one is careful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
     right, lot = teacher.reason(scene, question).text, rng.random()
     if lot < 0.1:
         return _endings(scene, question, rng)
-    if rng.random() < _BRIEF:
+    if rng.random() < _HASTY:
         return Pair(Stage.REASONING, right, _hasty(scene, question, rng), kept)
     if lot < 0.25 and len(scene.things) > 1:
         cut = replace(scene, things=scene.things[: int(rng.integers(1, len(scene.things)))])
@@ -117,10 +117,10 @@ def _reasonings(scene: Scene, question: Question, rng: np.random.Generator) -> P
 
 
 def _hasty(scene: Scene, question: Question, rng: np.random.Generator) -> str:
-    """A brief text with a mistake."""
+    """A hasty text with a mistake."""
     at = int(rng.integers(len(scene.things)))
     wrong = {at: _flipped(question, scene.things[at], rng)}
-    return teacher.reason(scene, question, wrong, manner="brief").text
+    return teacher.reason(scene, question, wrong, manner="hasty").text
 
 
 def _endings(scene: Scene, question: Question, rng: np.random.Generator) -> Pair:

@@ -23,8 +23,8 @@ from training.small.tokenizer import ASSISTANT, BOS, END, IMAGE, USER
 KINDS: tuple[str, ...] = ("policy", "look", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
 """`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage."""
 
-BRIEF = 0.6
-"""Share of policy rows whose teacher reasons briefly. Data from many hands are like this, and it is what a search has
+HASTY = 0.6
+"""Share of policy rows whose teacher reasons hastily. Data from many hands are like this, and it is what a search has
 to gain from: the likeliest manner is not the one that is right most often, and a judge that learns from outcomes
 can tell."""
 
@@ -63,7 +63,7 @@ def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int
 
 def _manner(rng: np.random.Generator) -> teacher.Manner:
     """How the teacher of a row reasons."""
-    return "brief" if rng.random() < BRIEF else "careful"
+    return "hasty" if rng.random() < HASTY else "careful"
 
 
 def judge_row(query: Query, chosen: Pair, better_first: bool, image: NDArray[np.uint8]) -> Row:
