@@ -98,8 +98,10 @@ def queue_side(url: str, broker: str, folder: Path, work: Work, policy: Policy) 
     db = open_database(url)
     job_id = f"job_{policy.seed}"
     store = folder / "objects"
+    group = LocalStore(store).group()
     for data in work.pictures.values():
-        blobs.upload(LocalStore(store), data, "image/png")
+        blobs.upload(group, data, "image/png")
+    group.keep()
     fill(db, job_id, work, policy)
     env = service_environment(url, broker, slots=FLIGHT) | {
         "STAGEBEAM_MODEL": "demo",

@@ -36,6 +36,8 @@ class Job:
     """Part of the queries that ended, 0 to 1; None while their number is not known."""
     eta_s: float | None
     """Seconds until the last query ends at the pace so far; None when nothing honest can be said."""
+    paused: bool
+    """Whether no more of its queries start until it is resumed."""
     error_count: int
     errors: list[Mapping[str, Any]]
     raw: Mapping[str, Any] = field(repr=False)
@@ -48,7 +50,7 @@ class Job:
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self:
         """From the server's document."""
-        names = ("id", "status", "name", "model", "progress", "eta_s", "error_count", "errors")
+        names = ("id", "status", "name", "model", "progress", "eta_s", "paused", "error_count", "errors")
         return cls(counts=Counts(**raw["counts"]), raw=raw, **{name: raw[name] for name in names})
 
 

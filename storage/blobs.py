@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from storage.objects import ObjectStore, keys
+from storage.objects import Group, ObjectStore, keys
 from storage.portable import any_of, insert_ignore
 from storage.tables import Blob
 
@@ -37,10 +37,13 @@ def get(conn: Connection, sha256: str) -> Row[Any] | None:
     return conn.execute(select(_BLOBS).where(_BLOBS.c.sha256 == sha256)).one_or_none()
 
 
-def upload(store: ObjectStore, data: bytes, media_type: str) -> str:
-    """Put an image into the object store and return its hash. Outside of transactions: it may take a while."""
+def upload(group: Group, data: bytes, media_type: str) -> str:
+    """Put an image into a group of objects and return its hash. Outside of transactions: it may take a while.
+
+    The group must be kept before the image is recorded.
+    """
     sha256 = hashlib.sha256(data).hexdigest()
-    store.put(keys.blob(sha256), data, media_type=media_type, if_absent=True)
+    group.put(keys.blob(sha256), data, media_type=media_type)
     return sha256
 
 
@@ -67,11 +70,11 @@ def put_blob(  # noqa: PLR0917 - the columns of the row
     """Store one image unless it is there, and return its hash.
 
     The object is written before the row, so that a row always has its bytes. It is written inside the
-    caller's transaction: for many images use `known`, `upload` and `record`.
+    caller's transaction: for many images use `known`, `upload`, `Group.keep` and `record`.
     """
     sha256 = hashlib.sha256(data).hexdigest()
     if get(conn, sha256) is None:
-        upload(store, data, media_type)
+        store.put(keys.blob(sha256), data, media_type=media_type, if_absent=True)
         record(conn, [BlobRow(sha256, len(data), media_type, width, height)], now)
     return sha256
 

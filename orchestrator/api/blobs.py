@@ -47,7 +47,7 @@ def _store(use: Services, sha256: str, data: bytes) -> dict[str, Any]:
     keeper = _keeper(use)
     if not keeper.known([sha256]):
         keeper.upload(picture, data)
-        keeper.record([picture])  # after the bytes: a row promises that they are there
+        keeper.record([picture])
     return {"sha256": sha256, "bytes": len(data), "media_type": picture.media_type}
 
 

@@ -23,11 +23,15 @@ class Keeper(Protocol):
         ...
 
     def upload(self, picture: Picture, data: bytes) -> None:
-        """Store the bytes of an image; called from several threads."""
+        """Take the bytes of an image; called from several threads, none of them during `record`."""
         ...
 
     def record(self, pictures: Sequence[Picture]) -> None:
-        """Note images whose bytes are stored."""
+        """Make the bytes taken so far stay, all at once, and note the images: a row promises that they are there."""
+        ...
+
+    def close(self) -> None:
+        """Forget bytes that were taken and not recorded."""
         ...
 
     def read_object(self, key: str, max_bytes: int) -> bytes:
@@ -41,6 +45,7 @@ class BlobKeeper:
     def __init__(self, db: Database, objects: ObjectStore, now: Callable[[], float], *, dry: bool = False) -> None:
         self._db = db
         self._objects = objects
+        self._group = objects.group()
         self._now = now
         self._dry = dry
 
@@ -50,7 +55,7 @@ class BlobKeeper:
 
     def upload(self, picture: Picture, data: bytes) -> None:
         if not self._dry:
-            blobs.upload(self._objects, data, picture.media_type)
+            blobs.upload(self._group, data, picture.media_type)
 
     def record(self, pictures: Sequence[Picture]) -> None:
         if self._dry or not pictures:
@@ -59,8 +64,12 @@ class BlobKeeper:
             blobs.BlobRow(picture.sha256, picture.size, picture.media_type, picture.width, picture.height)
             for picture in pictures
         ]
+        self._group.keep()
         with self._db.write() as conn:
             blobs.record(conn, rows, self._now())
+
+    def close(self) -> None:
+        self._group.drop()
 
     def read_object(self, key: str, max_bytes: int) -> bytes:
         if not key.startswith(OPEN_PREFIXES):

@@ -106,6 +106,7 @@ class ImageResolver:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self._keeper.close()
 
     def resolve(self, refs: Iterable[ImageRef]) -> dict[ImageRef, str | BadInput]:
         """Content hash of each distinct reference, stored by now, or why there is none."""

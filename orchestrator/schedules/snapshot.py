@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -14,7 +14,7 @@ from orchestrator.datasets.packing import jsonl
 from orchestrator.datasets.spec import Line
 from orchestrator.intake.keeper import Keeper
 from orchestrator.intake.pack import PackLimits, pack
-from orchestrator.intake.pictures import Limits, inspect
+from orchestrator.intake.pictures import Limits, Picture, inspect
 from reasoning.errors import BadInput
 from storage.settings import Settings
 
@@ -45,14 +45,17 @@ def snapshot(
     images = Limits(settings.max_image_bytes, settings.max_image_pixels)
     limits = PackLimits(max_line_bytes=settings.max_line_bytes, max_bytes=settings.max_upload_bytes, images=images)
 
+    taken: dict[str, Picture] = {}
+
     def upload(sha256: str, data: bytes, _media_type: str) -> None:
-        picture = inspect(data, images, sha256)
+        taken[sha256] = picture = inspect(data, images, sha256)
         keeper.upload(picture, data)
-        keeper.record([picture])
 
     digest, size = hashlib.sha256(), 0
-    with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
+    with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool, closing(keeper):
         for piece in pack(jsonl(lines, keeper.known, upload, images), roots, keeper.known, upload, limits):
+            keeper.record(list(taken.values()))
+            taken.clear()
             spool.write(piece)
             digest.update(piece)
             size += len(piece)

@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 from reasoning.errors import BadInput
 from storage.errors import StoreFull
 from storage.objects.local import LocalStore
-from storage.objects.protocol import Data, ObjectStore, Readable, StoredObject
+from storage.objects.protocol import Data, Group, ObjectStore, Readable, StoredObject
 from storage.settings import Settings
 
-__all__ = ["Data", "ObjectStore", "Readable", "StoreFull", "StoredObject", "open_objects"]
+__all__ = ["Data", "Group", "ObjectStore", "Readable", "StoreFull", "StoredObject", "open_objects"]
 
 
 def open_objects(settings: Settings) -> ObjectStore:

@@ -28,6 +28,25 @@ class StoredObject:
     """Seconds since the epoch."""
 
 
+class Group(Protocol):
+    """Objects that are stored together, which is much faster than one by one where a disk is asked to keep them.
+
+    `put` may be called from several threads, not beside `keep` or `drop`.
+    """
+
+    def put(self, key: str, data: Data, *, media_type: str = "application/octet-stream") -> None:
+        """Write an object unless its key has one. It may be seen from now on, or only after `keep`."""
+        ...
+
+    def keep(self) -> None:
+        """Return when everything that was put is there to stay, as after `ObjectStore.put`; then begin anew."""
+        ...
+
+    def drop(self) -> None:
+        """Forget what was put and not kept. What can be seen already stays."""
+        ...
+
+
 class ObjectStore(Protocol):
     """Objects by key. Writes are atomic: a reader sees an object whole or not at all. Thread-safe.
 
@@ -42,8 +61,13 @@ class ObjectStore(Protocol):
 
         With `if_absent`, an object that is there stays and the result is False. Where the server has no
         conditional writes, two writers at once may both write: use it to save work, never to decide.
-        An error raised by `data` while it is read leaves nothing behind.
+        An error raised by `data` while it is read leaves nothing behind. When this returns, the object outlives a
+        power cut.
         """
+        ...
+
+    def group(self) -> Group:
+        """A new group, empty."""
         ...
 
     def open(self, key: str) -> BinaryIO:

@@ -69,6 +69,9 @@ class S3Store:
                 raise
         return True
 
+    def group(self) -> S3Group:
+        return S3Group(self)
+
     def open(self, key: str) -> BinaryIO:
         name = self._name(key)
         with _translated(key):
@@ -192,6 +195,22 @@ class S3Store:
             with suppress(ClientError, BotoCoreError):  # the first error is the one that tells
                 self._client.abort_multipart_upload(**target)
             raise
+
+
+class S3Group:
+    """S3 keeps every object by itself before it answers."""
+
+    def __init__(self, store: S3Store) -> None:
+        self._store = store
+
+    def put(self, key: str, data: Data, *, media_type: str = "application/octet-stream") -> None:
+        self._store.put(key, data, media_type=media_type, if_absent=True)
+
+    def keep(self) -> None:
+        return
+
+    def drop(self) -> None:
+        return
 
 
 def _growing(data: Data, size: int) -> Iterator[bytes]:

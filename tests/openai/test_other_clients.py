@@ -84,7 +84,7 @@ def test_schemathesis_over_our_own_document(live: str, tmp_path: Path):
     program = installed(tmp_path / "venv", "schemathesis>=4,<5") / "schemathesis"
     command = [str(program), "run", f"{live}/api/openapi.json", "--url", live, "--include-path-regex", "^/v1/"]
     checks = "not_a_server_error,content_type_conformance,response_headers_conformance,response_schema_conformance"
-    run([*command, "--checks", checks, "--max-examples", "30", "--no-color", "--request-timeout", "30"])
+    run([*command, "--checks", checks, "--max-examples", "30", "--no-color", "--request-timeout", "30"], cwd=tmp_path)
 
 
 @pytest.mark.slow

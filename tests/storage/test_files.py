@@ -98,7 +98,10 @@ def test_an_image_is_stored_once_however_often_it_comes(database: Database, fold
 
 def test_many_images_at_once(database: Database, folder: Any):
     data = [b"%d" % n for n in range(20)]
-    names = [blobs.upload(folder, image, "image/png") for image in data]
+    group = folder.group()
+    names = [blobs.upload(group, image, "image/png") for image in data]
+    group.keep()
+    assert all(folder.exists(f"blobs/{name[:2]}/{name}") for name in names)
     rows = [BlobRow(name, 1, "image/png", 1, 1) for name in names]
     with database.write() as conn:
         blobs.record(conn, rows[:10], 1.0)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from reasoning.errors import BadInput, Transient
 from storage.objects import ObjectStore, StoreFull, keys, open_objects
+from storage.objects.local import LocalStore
 from storage.objects.protocol import pieces
 from storage.settings import Settings
 from tests.services.processes import free_port
@@ -58,6 +59,19 @@ def test_of_many_first_writers_one_wins_and_all_agree(objects: ObjectStore):
         won = list(threads.map(lambda n: objects.put("race", b"%d" % n, if_absent=True), range(12)))
     assert won.count(True) == 1
     assert objects.read("race") == b"%d" % won.index(True)
+
+
+def test_a_group_is_there_when_it_is_kept_and_takes_nothing_away(objects: ObjectStore):
+    objects.put("g/0", b"before")
+    group = objects.group()
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(lambda n: group.put(f"g/{n // 2}", b"%d" % (n // 2)), range(20)))
+    group.keep()
+    assert [objects.read(f"g/{number}") for number in range(10)] == [b"before", *(b"%d" % n for n in range(1, 10))]
+    group.keep()
+    group.put("g/11", b"more")
+    group.keep()
+    assert objects.read("g/11") == b"more"
 
 
 def test_what_is_not_there_is_file_not_found(objects: ObjectStore):
@@ -185,6 +199,67 @@ def test_an_accepted_key_stays_inside(key: str):
     assert Path(os.path.normpath(path)) == path
     assert path.is_relative_to(root)
     assert path != root
+
+
+def test_a_group_that_is_dropped_leaves_nothing_and_one_that_is_kept_no_second_copy(tmp_path: Path):
+    store = LocalStore(tmp_path)
+    group = store.group()
+    group.put("a/b", b"1")
+    assert not store.exists("a/b")
+    group.drop()
+    group.keep()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    group.put("a/b", b"2")
+    group.keep()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["b"]
+
+
+def test_every_file_is_on_the_disk_before_it_has_its_name_and_its_folders_are_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a power cut leaves: a name with no bytes behind it would be taken for the image of that hash."""
+    synced: list[tuple[str, set[str]]] = []
+
+    def names() -> set[str]:
+        return {path.name for path in tmp_path.rglob("*") if path.is_file() and ".unfinished" not in path.parts}
+
+    def fsync(number: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{number}").readlink().relative_to(tmp_path).as_posix(), names()))
+
+    store = LocalStore(tmp_path)
+    monkeypatch.setattr("storage.objects.local.os.fsync", fsync)
+    group = store.group()
+    group.put("blobs/aa/1", b"1")
+    group.put("blobs/ab/2", b"2")
+    assert synced == []
+    group.keep()
+    store.put("k/x", b"3")
+    files = [seen for place, seen in synced if place.startswith(".unfinished/")]
+    assert files == [set(), set(), {"1", "2"}]
+    folders = {place: seen for place, seen in synced if not place.startswith(".unfinished/")}
+    assert set(folders) == {".", "blobs", "blobs/aa", "blobs/ab", "k"}
+    assert (folders["blobs/ab"], folders["k"]) == ({"1", "2"}, {"1", "2", "x"})
+
+
+def test_what_a_process_that_died_was_writing_is_removed_after_a_day(tmp_path: Path):
+    LocalStore(tmp_path).put("k", b"v")
+    old, new = tmp_path / ".unfinished" / "old", tmp_path / ".unfinished" / "new"
+    old.write_bytes(b"x"), new.write_bytes(b"x")
+    os.utime(old, (1.0, 1.0))
+    LocalStore(tmp_path).put("k", b"v")
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_folders_go_with_their_last_file_also_while_others_write_there(tmp_path: Path):
+    store = LocalStore(tmp_path)
+
+    def put_and_delete(number: int) -> None:
+        store.put(f"a/b/{number}", b"x")
+        store.delete(f"a/b/{number}")
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(put_and_delete, range(60)))
+    assert [path.name for path in tmp_path.iterdir()] == [".unfinished"]
 
 
 def test_unfinished_writes_cannot_be_named(tmp_path: Path):
