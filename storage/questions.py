@@ -10,11 +10,12 @@ from sqlalchemy import Connection, Row, and_, func, literal, select
 
 from storage.portable import any_of
 from storage.search import Terms, query_conditions
-from storage.tables import Call, Job, Query
+from storage.tables import Blob, Call, Job, Query
 
 _JOBS = Job.__table__
 _QUERIES = Query.__table__
 _CALLS = Call.__table__
+_BLOBS = Blob.__table__
 
 COUNTED = 2_000
 """Totals are exact up to here; beyond, pages say so."""
@@ -99,6 +100,14 @@ def neighbours(conn: Connection, rows: Sequence[Row[Any]]) -> dict[int, int]:
         .group_by(own.c.id)
     )
     return {row[0]: row[1] for row in conn.execute(statement)}
+
+
+def images(conn: Connection, hashes: Sequence[str]) -> dict[str, Row[Any]]:
+    """Rows of images by content hash; one that is not stored is left out."""
+    if not hashes:
+        return {}
+    rows = conn.execute(select(_BLOBS).where(any_of(_BLOBS.c.sha256, hashes)))
+    return {row.sha256: row for row in rows}
 
 
 def stages(conn: Connection, job_id: str) -> dict[str, int]:

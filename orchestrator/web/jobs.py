@@ -8,10 +8,13 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from orchestrator.api.errors import NotFound
+from orchestrator.estimate import estimate
 from orchestrator.web import causes, charts
 from orchestrator.web.pages import Ask
-from orchestrator.web.progress import Progress, progress
+from orchestrator.web.progress import ENOUGH, Progress, progress
+from reasoning.cost import cost_of
 from reasoning.errors import BadInput
+from reasoning.policy import Policy
 from storage import overview, questions
 from storage.search import Terms, job_terms, query_terms
 
@@ -51,10 +54,11 @@ def job_page(ask: Ask) -> Response:
         lately = questions.ended_lately(conn, job.id, now) if job.status == "running" else []
         failed = overview.failures(conn, [job.id], FAILURES_READ) if job.failed + job.expired else ()
         rows = questions.page(conn, job.id, query_terms(""), limit=FIRST_QUERIES)
+        likely = _likely(conn, job) if job.status == "running" and len(lately) < ENOUGH else None
     return ask.page(
         "job.html",
         job=job,
-        progress=progress_of(ask, job, lately),
+        progress=progress_of(ask, job, lately, likely),
         stages=stages,
         causes=causes.group(failed),
         failed_read=len(failed),
@@ -65,11 +69,18 @@ def job_page(ask: Ask) -> Response:
     )
 
 
-def progress_of(ask: Ask, job: Any, lately: list[float]) -> Progress:
+def _likely(conn: Connection, job: Any) -> list[float] | None:
+    """Seconds that earlier jobs say it takes; None where there are none."""
+    policy = Policy.from_mapping(job.policy)
+    found: list[float] | None = estimate(conn, job.model, policy, cost_of(policy, job.total))["seconds"]
+    return found
+
+
+def progress_of(ask: Ask, job: Any, lately: list[float], likely: list[float] | None = None) -> Progress:
     """Where the job stands, with an eye on whether anybody serves its model."""
     snap = ask.web.snapshots.get(ask.viewer.project_id, ask.use.now())
     forsaken = not any(worker.alive and worker.row.model == job.model for worker in snap.workers)
-    return progress(job, lately, ask.use.now(), forsaken=forsaken)
+    return progress(job, lately, ask.use.now(), forsaken=forsaken, likely=likely)
 
 
 def job_of(ask: Ask, conn: Connection, name: str = "job_id") -> Any:

@@ -39,8 +39,14 @@ class Progress:
     """When it may end, as a sentence part; also when that cannot be said."""
 
 
-def progress(job: Any, lately: Sequence[float], now: float, *, forsaken: bool) -> Progress:
-    """Where a job row with its counters stands; `lately` is when its queries ended, newest first."""
+def progress(
+    job: Any, lately: Sequence[float], now: float, *, forsaken: bool, likely: Sequence[float] | None = None
+) -> Progress:
+    """Where a job row with its counters stands.
+
+    `lately` is when its queries ended, newest first; `likely` the seconds, at least and at most, that earlier jobs say
+    it takes in all.
+    """
     counts = {state: int(getattr(job, state)) for state in STATES}
     ended = job.total - counts["running"] - counts["waiting"]
     pace = pace_of(lately, job.started_at, now)
@@ -51,7 +57,8 @@ def progress(job: Any, lately: Sequence[float], now: float, *, forsaken: bool) -
         segments=charts.stacked(list(counts.items()), total=job.total),
         percent=numbers.percent(ended, job.total),
         pace=pace,
-        forecast=_forecast(job, counts["running"] + counts["waiting"], lately, pace, now, forsaken=forsaken),
+        forecast=_settled(job, counts["running"] + counts["waiting"], forsaken=forsaken)
+        or _forecast(job, counts["running"] + counts["waiting"], lately, pace, likely, now),
     )
 
 
@@ -65,27 +72,42 @@ def pace_of(lately: Sequence[float], started_at: float | None, now: float) -> fl
     return weight * decay / (1 - math.exp(-decay * seen_s))
 
 
-def _forecast(job: Any, left: int, lately: Sequence[float], pace: float | None, now: float, *, forsaken: bool) -> str:
-    settled = _settled(job, left, forsaken=forsaken)
-    if settled is not None:
-        return settled
+def _forecast(
+    job: Any, left: int, lately: Sequence[float], pace: float | None, likely: Sequence[float] | None, now: float
+) -> str:
+    if job.status in JOB_ENDED:
+        return ""
     quiet_s = now - (lately[0] if lately else job.started_at or job.created_at)
     if quiet_s > max(STALLED_S, STALLED / pace if pace else 10 * STALLED_S):
         return f"nothing has ended for {numbers.seconds(quiet_s)}"
     if pace is None:
-        return "not enough has ended yet to tell"
-    likely = left / pace
-    if likely < SOON_S:
+        return _by_history(likely, now - (job.created_at if job.started_at is None else job.started_at))
+    likely_s = left / pace
+    if likely_s < SOON_S:
         return "less than a minute left"
     spread = 1 / math.sqrt(len(lately))
-    low, high = likely * (1 - spread), likely * (1 + spread)
-    return f"about {_minutes(low)} to {_minutes(high)} left"
+    return _between(likely_s * (1 - spread), likely_s * (1 + spread))
+
+
+def _by_history(likely: Sequence[float] | None, gone_s: float) -> str:
+    """Before enough has ended: what earlier jobs say, marked as that."""
+    if likely is None:
+        return "not enough has ended yet to tell"
+    low, high = likely[0] - gone_s, likely[1] - gone_s
+    if high < SOON_S:
+        return "less than a minute left, to judge by earlier jobs" if high > 0 else "not enough has ended yet to tell"
+    return f"{_between(low, high)}, to judge by earlier jobs"
+
+
+def _between(low_s: float, high_s: float) -> str:
+    low, high = _minutes(low_s), _minutes(high_s)
+    return f"about {low} left" if low == high else f"about {low} to {high} left"
 
 
 def _settled(job: Any, left: int, *, forsaken: bool) -> str | None:
-    """What to say where the pace plays no part."""
+    """What to say where the pace plays no part; None where it does, and of a job that has ended."""
     if job.status in JOB_ENDED:
-        return ""
+        return None
     if job.status != "running":
         return {"validating": "the lines are checked", "cancelling": "the last calls are stopped"}.get(
             job.status, "the files are written"

@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import Connection
 from starlette.responses import Response
 
+from orchestrator import bulk
 from orchestrator.api.errors import NotFound
 from orchestrator.traces import decided, read_part
 from orchestrator.web import thinking, timeline
@@ -72,6 +73,7 @@ def query_page(ask: Ask) -> Response:
         neighbours = questions.neighbours(conn, calls)
         place = _place(ask, conn, job, row)
         workers = overview.workers_named(conn, sorted({call.worker for call in calls if call.worker}))
+        images = questions.images(conn, row.body.get("images") or ())
     policy, trace = trace_of(ask, job, row, calls)
     thought = thinking.view(trace, calls)
     return ask.page(
@@ -86,6 +88,8 @@ def query_page(ask: Ask) -> Response:
         timeline=timeline.draw(calls, neighbours, ask.use.now()),
         place=place,
         workers=workers,
+        images=images,
+        act=_act(row),
         expected=_expected(row),
         live=row.status in ("waiting", "running"),
     )
@@ -171,6 +175,13 @@ def _total(conn: Connection, job: Any, terms: Terms) -> int:
     if terms.only("status"):
         return sum(int(getattr(job, status)) for status in set(terms.fields["status"]))
     return questions.count(conn, job.id, terms)
+
+
+def _act(row: Any) -> str | None:
+    """What a person may do to a query in its state; a line that validation refused can only be mended."""
+    if "question" not in row.body:
+        return None
+    return next((action for action, states in bulk.STATUSES.items() if row.status in states), None)
 
 
 def _expected(row: Any) -> dict[str, Any] | None:

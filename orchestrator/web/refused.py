@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 import orjson
 from starlette.responses import Response, StreamingResponse
 
-from orchestrator.api.errors import NotFound
 from orchestrator.exports.cells import guarded
 from orchestrator.intake.records import LineError
 from orchestrator.submit import JobRequest, line_errors
@@ -21,11 +20,11 @@ TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 
 
 def of_job(ask: Ask) -> Response:
-    """Errors of the input of a job. Raises NotFound when its file is gone or it had none."""
+    """Errors of the input of a job; none where the job came without a file. Raises BadInput when its file is gone."""
     with ask.use.db.read() as conn:
         job = job_of(ask, conn)
     if job.input_file_id is None:
-        raise NotFound("input file of job", job.id)
+        return _sent(ask, (), job.id)
     request = JobRequest(
         project_id=ask.viewer.project_id,
         input_file_id=job.input_file_id,
@@ -39,8 +38,11 @@ def of_job(ask: Ask) -> Response:
 
 def download(ask: Ask, request: JobRequest, name: str) -> Response:
     """The errors as `?as=csv` or JSON lines, written while they are found. Raises BadInput on the request itself."""
+    return _sent(ask, line_errors(ask.use.db, ask.use.objects, request, ask.use.settings, ask.use.now), name)
+
+
+def _sent(ask: Ask, errors: Iterable[LineError], name: str) -> Response:
     form = "csv" if ask.query.get("as") == "csv" else "jsonl"
-    errors = line_errors(ask.use.db, ask.use.objects, request, ask.use.settings, ask.use.now)
     headers = {**HEADERS, "content-disposition": f'attachment; filename="{name}-errors.{form}"'}
     found = _csv(errors) if form == "csv" else _jsonl(errors)
     return StreamingResponse(found, headers=headers, media_type=TYPES[form])

@@ -40,7 +40,7 @@ def up(folder: Path, *, model: str = "scripted", port: int = 0, settings: Mappin
         process = subprocess.Popen([*wrapped(), *command], stderr=log, stdout=log, env={**os.environ, **settings})
     SERVERS.add(process.pid)
     try:
-        wait_until(lambda: _ready(url, process), 90, what=f"ready:\n{log_file.read_text()[-2000:]}")
+        wait_until(lambda: _ready(url, process), 300, what=f"ready:\n{log_file.read_text()[-2000:]}")
         yield Up(url, folder, process)
     finally:
         process.terminate()

@@ -33,6 +33,10 @@ ARGUMENTS = (
 )
 
 
+PATIENCE_S = 180.0
+"""How long a thing may take to come true: only a page that is wrong takes as long, and a busy machine fails nothing."""
+
+
 class Absent(AssertionError):
     """There is no such element."""
 
@@ -60,27 +64,38 @@ class Browser:
         return str(self.call("GET", "/url"))
 
     def find(self, selector: str) -> str:
-        found = wait_until(lambda: self.all(selector), 10, what=f"{selector} on {self.address}")
+        found = wait_until(lambda: self.all(selector), PATIENCE_S, what=f"{selector} on {self.address}")
         return found[0]
 
     def all(self, selector: str) -> list[str]:
         found = self.call("POST", "/elements", {"using": "css selector", "value": selector})
         return [item[ELEMENT] for item in found]
 
+    def act(self, selector: str, command: str, body: dict[str, Any] | None = None) -> None:
+        """Do something to an element once it is there and can take it; a refresh may take it away in between."""
+
+        def done() -> bool:
+            try:
+                self.call("POST", f"/element/{self.find(selector)}/{command}", body or {})
+            except Absent:
+                return False
+            return True
+
+        wait_until(done, PATIENCE_S, what=f"{command} of {selector} on {self.address}")
+
     def click(self, selector: str) -> None:
-        self.call("POST", f"/element/{self.find(selector)}/click", {})
+        self.act(selector, "click")
 
     def fill(self, selector: str, text: str) -> None:
-        element = self.find(selector)
-        self.call("POST", f"/element/{element}/clear", {})
-        self.call("POST", f"/element/{element}/value", {"text": text})
+        self.act(selector, "clear")
+        self.act(selector, "value", {"text": text})
 
     def attach(self, selector: str, path: Path) -> None:
-        self.call("POST", f"/element/{self.find(selector)}/value", {"text": str(path)})
+        self.act(selector, "value", {"text": str(path)})
 
     def attach_all(self, selector: str, paths: Sequence[Path]) -> None:
         """Choose several files at once."""
-        self.call("POST", f"/element/{self.find(selector)}/value", {"text": "\n".join(str(path) for path in paths)})
+        self.act(selector, "value", {"text": "\n".join(str(path) for path in paths)})
 
     def press(self, keys: str) -> None:
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
@@ -89,7 +104,7 @@ class Browser:
     def text(self, selector: str = "body") -> str:
         return str(self.call("GET", f"/element/{self.find(selector)}/text"))
 
-    def see(self, text: str, selector: str = "body", timeout: float = 15) -> str:
+    def see(self, text: str, selector: str = "body", timeout: float = PATIENCE_S) -> str:
         """Wait until the text is on the page."""
         return wait_until(
             lambda: self.text(selector) if text in self.text(selector) else "", timeout, what=f'"{text}" is seen'
@@ -128,9 +143,11 @@ def driver(folder: Path) -> Iterator[httpx.Client]:
     if program is None or shutil.which("chromium") is None:
         missing("chromium with chromedriver")
     port = free_port()
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as wire:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, trust_env=False) as wire:
         command = [str(program), f"--port={port}", "--log-level=OFF"]
-        with server(command, log=folder / "chromedriver.log", ready=lambda: wire.get("/status").is_success):
+        with server(
+            command, log=folder / "chromedriver.log", ready=lambda: wire.get("/status").is_success, timeout=PATIENCE_S
+        ):
             yield wire
 
 

@@ -22,10 +22,12 @@ from tests.running.up import Up, up
 from tests.services.processes import free_port
 from tests.waiting import wait_until
 from tests.web import gallery
-from tests.web.browser import Browser, driver, session
+from tests.web.browser import PATIENCE_S, Browser, driver, session
 from tests.web.conftest import NO_BROKER, Site, site_over
 from tests.web.test_submit_page import BAD, GOOD
 
+pytestmark = pytest.mark.timeout(900)
+"""Each wait has a cap of its own, which tells what was waited for; this one is for a browser that hangs."""
 AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
 
 
@@ -65,7 +67,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> I
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
-    wait_until(lambda: running.started, 20)
+    wait_until(lambda: running.started, PATIENCE_S)
     yield Served(f"http://127.0.0.1:{settings.port}", site, jobs)
     running.should_exit = True
     thread.join(10)
@@ -100,8 +102,8 @@ def test_submit_watch_and_look_at_the_thinking(browser: Browser, stack: Up, tmp_
     browser.picture("submit-plan")
     browser.click("button[formaction]")
     browser.see("was submitted")
-    browser.see("100 %", "#live", timeout=40)
-    browser.see("completed", "#live", timeout=40)
+    browser.see("100 %", "#live")
+    browser.see("completed", "#live")
     browser.picture("job-watched")
     browser.click("[data-rows] tbody a")
     browser.see("STAGES".title())
@@ -190,7 +192,7 @@ def test_a_running_page_follows_without_losing_what_is_open(browser: Browser, se
     browser.run("localStorage.setItem('stagebeam.refresh', '2')")
     browser.open(f"{served.url}/")
     browser.run("document.getElementById('live').dataset.mark = 'old'")
-    wait_until(lambda: browser.run("return document.getElementById('live').dataset.mark !== 'old'"), 10)
+    wait_until(lambda: browser.run("return document.getElementById('live').dataset.mark !== 'old'"), PATIENCE_S)
     assert browser.text("#stale") == ""
 
 
@@ -202,8 +204,9 @@ def test_keys_move_and_change_nothing(browser: Browser, served: Served):
     browser.press("jj")
     assert browser.run("return document.querySelectorAll('tr.at').length") == 1
     browser.press("\ue007")
-    wait_until(lambda: "/jobs/job_" in browser.address, 10)
+    wait_until(lambda: "/jobs/job_" in browser.address, PATIENCE_S)
     browser.click("[data-rows] tbody tr:nth-child(2) a")
+    browser.see("2 of")
     browser.press("]")
     browser.see("3 of")
     browser.press("[")
@@ -219,7 +222,7 @@ def test_log_in_and_out(browser: Browser, tmp_path: Path, migrated_sqlite: Path)
     running = uvicorn.Server(uvicorn.Config(site.http.app, port=settings.port, log_config=None, lifespan="off"))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
-    wait_until(lambda: running.started, 20)
+    wait_until(lambda: running.started, PATIENCE_S)
     browser.open(f"http://127.0.0.1:{settings.port}/jobs")
     browser.see("Log in")
     browser.picture("login")
@@ -250,7 +253,6 @@ def addresses(served: Served) -> list[str]:
     return [served.url + path.format(query=f"/queries/{first}", **served.jobs) for path in PAGES + MORE]
 
 
-@pytest.mark.timeout(120)
 def test_pages_fit_a_narrow_screen(browser: Browser, served: Served):
     browser.width(400)
     for number, address in enumerate(addresses(served)):
@@ -259,7 +261,6 @@ def test_pages_fit_a_narrow_screen(browser: Browser, served: Served):
         browser.picture(f"narrow-{number:02d}")
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_accessibility(scheme: str, browser: Browser, served: Served):
     """By axe-core: names, roles, contrast, order of headings."""

@@ -131,6 +131,14 @@ def forecast(row: Any, lately: list[float], now: float, *, forsaken: bool = Fals
     return progress.progress(row, lately, now, forsaken=forsaken).forecast
 
 
+def test_a_forecast_by_earlier_jobs_is_marked_as_that():
+    young = job(done=2, waiting=98)
+    said = progress.progress(young, [1.0, 2.0], 100.0, forsaken=False, likely=(400.0, 1000.0)).forecast
+    assert said == "about 5 min to 15 min left, to judge by earlier jobs"
+    late = progress.progress(young, [395.0, 398.0], 400.0, forsaken=False, likely=(50.0, 100.0)).forecast
+    assert late == "not enough has ended yet to tell"
+
+
 def test_a_forecast_says_when_it_cannot_tell():
     half = job(done=10, waiting=90)
     assert forecast(half, [10.0] * 5, 20.0) == "not enough has ended yet to tell"
