@@ -52,6 +52,8 @@ class Fleet:
     workers: int = 2
     roomy: Mapping[str, str] = field(default_factory=dict)
     """Workers with room for more, by id, and the model of each; empty when there is only one worker anyway."""
+    busy: frozenset[str] = frozenset()
+    """Models whose workers have plenty to do: their stages go out as one call each."""
 
     @property
     def lanes(self) -> int:
@@ -104,7 +106,7 @@ def advance_in(
     calls = planning.calls_of(conn, [row.id for row in rows])
     batch = _Batch()
     for row in rows:
-        _plan_query(row, calls.get(row.id, []), batch, now, idle=idle)
+        _plan_query(row, calls.get(row.id, []), batch, now, idle=idle and row.model not in fleet.busy)
     done = Advanced()
     moved = transitions.move_queries(conn, batch.moves, now) if batch.moves else ()
     for move in batch.moves:

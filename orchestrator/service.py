@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ log = structlog.get_logger()
 BATCH = 256
 """Queries advanced in one transaction at most."""
 IDLE_BELOW = 4
-"""With fewer queries than this in a batch the fleet is taken to be idle."""
+"""With fewer queries than this in a batch a model's workers are taken to be idle, unless they say that they are not."""
 TICK_S = 0.25
 """Between two looks at the admission window when nothing else wakes the loop."""
 ROLLUP_S = 1.0
@@ -145,7 +146,7 @@ class Orchestrator:
         """Renew the duty and, while it is ours, reconcile."""
         with self.db.write() as conn:
             self._has_duty = duties.take(conn, DUTY, self.owner, self.now(), DUTY_LEASE_S)
-            self._fleet = _fleet(fleet.live(conn, self.now(), 3 * self.settings.heartbeat_s))
+            self._fleet = fleet_of(fleet.live(conn, self.now(), 3 * self.settings.heartbeat_s))
         if self._has_duty:
             depth = partial(queue_depth, self.app)
             self.send(reconcile(self.db, self.settings, depth, self.now()).outgoing)
@@ -251,10 +252,19 @@ class Orchestrator:
             self.stop.wait(pause_s)
 
 
-def _fleet(workers: Sequence[Any]) -> Fleet:
-    """Affinity pays only where there is a choice, and only towards a worker that can begin at once."""
-    roomy = {row.id: row.model for row in workers if len(row.in_hand or ()) < row.slots}
-    return Fleet(max(1, len(workers)), roomy if len(workers) > 1 else {})
+def fleet_of(workers: Sequence[Any]) -> Fleet:
+    """Affinity pays only where there is a choice, and only towards a worker that can begin at once.
+
+    A model is busy when its workers hold half of what they have slots for: a stage sent as several calls would only
+    crowd out the stages of other queries.
+    """
+    held = {row.id: int((row.stats or {}).get("in_hand", 0)) for row in workers}
+    roomy = {row.id: row.model for row in workers if held[row.id] < row.slots}
+    room: Counter[str] = Counter()
+    for row in workers:
+        room[row.model] += row.slots - 2 * held[row.id]
+    busy = frozenset(model for model, left in room.items() if left <= 0)
+    return Fleet(max(1, len(workers)), roomy if len(workers) > 1 else {}, busy)
 
 
 def queue_depth(app: Celery, model: str) -> int:

@@ -63,8 +63,8 @@ def beat(
 
 
 def live(conn: Connection, now: float, late_s: float) -> Sequence[Any]:
-    """Id, model, slots and calls in hand of the ready workers heard of in the last `late_s` seconds."""
-    statement = select(_WORKERS.c.id, _WORKERS.c.model, _WORKERS.c.slots, _WORKERS.c.in_hand)
+    """Id, model, slots and stats of the ready workers heard of in the last `late_s` seconds."""
+    statement = select(_WORKERS.c.id, _WORKERS.c.model, _WORKERS.c.slots, _WORKERS.c.stats)
     return conn.execute(statement.where(_WORKERS.c.state == "ready", _WORKERS.c.beat_at >= now - late_s)).all()
 
 
