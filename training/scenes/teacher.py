@@ -96,7 +96,7 @@ def reason(
     for place, thing in enumerate(scene.things):
         parts += [f"#{place + 1}", thing.name, *_held(question, thing, said[place])]
         parts += (
-            _running(question, thing, said[: place + 1]) if manner == "careful" else [_outcome(question, said[place])]
+            _running(scene, question, said[: place + 1]) if manner == "careful" else [_outcome(question, said[place])]
         )
     result = result or _result(scene, question, said)
     parts.append(f"so {_compared(scene, question, said)}{result}")
@@ -144,8 +144,8 @@ def _yes(truth: bool) -> str:
     return "yes" if truth else "no"
 
 
-def _running(question: Question, thing: Thing, said: list[Checks]) -> list[str]:
-    """What is known after the last of the things said so far: the running counts, or what was found."""
+def _running(scene: Scene, question: Question, said: list[Checks]) -> list[str]:
+    """What is known after the last of the things said so far: the counts, or what was found."""
     match question.family:
         case "subtract":
             kept = sum(not any(fits) for fits in said)
@@ -155,9 +155,10 @@ def _running(question: Question, thing: Thing, said: list[Checks]) -> list[str]:
         case "compare":
             return [f"({_number(said, 0)})", f"[{_number(said, 1)}]"]
         case "attribute":
-            return ["found", str(getattr(thing, question.asked))] if said[-1][0] else []
-    ordinals = [ordinal for ordinal, fits in zip(("first", "second"), said[-1], strict=True) if fits]
-    return [word for ordinal in ordinals for word in ("found", ordinal, PLACES[thing.place])]
+            found = _found(scene, said, 0)
+            return ["found", str(getattr(found, question.asked)) if found else "none"]
+    found_both = (_found(scene, said, which) for which in (0, 1))
+    return ["found", *(PLACES[found.place] if found else "none" for found in found_both)]
 
 
 def _number(said: list[Checks], which: int) -> int:
@@ -176,7 +177,7 @@ def _compared(scene: Scene, question: Question, said: list[Checks]) -> str:
 
 
 def _found(scene: Scene, said: list[Checks], which: int) -> Thing | None:
-    return next((thing for thing, fits in zip(scene.things, said, strict=True) if fits[which]), None)
+    return next((thing for thing, fits in zip(scene.things, said, strict=False) if fits[which]), None)
 
 
 def _place(thing: Thing | None) -> str:
