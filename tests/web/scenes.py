@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from reasoning.prompts import Prompt
 from reasoning.records import Candidate, Finish, Usage
-from reasoning.stages import STAGES, Stage
+from reasoning.stages import Stage
 from workers.engine import script_text
 from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated
 
@@ -157,15 +157,15 @@ class SceneEngine:
 
     def _draft(self, request: Generate, index: int, seed: int) -> Candidate:
         scene = self.scenes[request.prompt.images[0]]
-        stage = next((s for s in STAGES if s.close_tag == request.stop), Stage.CONCLUSION)
+        due = script_text.due_stages(request.prompt.prefix, request.stop)
         noise = random.Random(seed)
         kept_wrong = "(as I see it)" in request.prompt.prefix
-        wrong = noise.random() < self.mistakes + 0.4 * kept_wrong * (stage is Stage.CONCLUSION)
-        inner = _text(scene, stage, noise, wrong=wrong)
-        self.quality.setdefault(inner, 0.0 if wrong else 1.0)
-        text = f"{stage.open_tag} {inner} {stage.close_tag}"
+        wrong = noise.random() < self.mistakes + 0.4 * kept_wrong * (due[-1] is Stage.CONCLUSION)
+        inner = [_text(scene, stage, noise, wrong=wrong) for stage in due]
+        self.quality.setdefault(inner[-1], 0.0 if wrong else 1.0)
+        text = "\n".join(f"{stage.open_tag} {each} {stage.close_tag}" for stage, each in zip(due, inner, strict=True))
         finish = Finish.STOP
-        if noise.random() < 0.04 and stage is not Stage.CONCLUSION:
+        if noise.random() < 0.04 and due[-1] is not Stage.CONCLUSION:
             text, finish = text[: int(len(text) * 0.7)], Finish.LENGTH
         return Candidate(index, text, max(3, round(len(text.split()) * 1.35)), finish, seed=seed)
 

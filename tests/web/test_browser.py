@@ -119,7 +119,22 @@ def test_bad_lines_are_seen_before_anything_runs(browser: Browser, stack: Up, tm
     browser.click(".submit-row button")
     browser.see("duplicate_custom_id")
     assert browser.run("return document.querySelector('button[formaction]').disabled")
+    browser.find('button[formaction*="/new-job/errors"]')
     browser.picture("submit-bad-lines")
+
+
+@pytest.mark.parametrize("name", ["published", "single", "words"])
+def test_every_policy_shows_how_it_chose(name: str, browser: Browser, served: Served):
+    browser.open(f"{served.url}/jobs/{served.jobs[name]}")
+    browser.click("[data-rows] tbody a")
+    browser.find("#stages .card")
+    said = {"published": "each pair is shown once", "single": "nothing to choose from", "words": "Written verdicts"}
+    assert said[name] in browser.text("#judge")
+    assert browser.all("#answer .kept-text"), "the stages stand beside the image as a document"
+    browser.picture(f"query-{name}")
+    browser.width(400)
+    assert browser.run("return document.documentElement.scrollWidth") <= 400
+    browser.picture(f"query-{name}-narrow")
 
 
 def test_the_judge_panel_explains_itself(browser: Browser, served: Served):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from typing import Any
 
@@ -13,6 +15,7 @@ from storage.tables import Call, Job, Query
 from tests.web.conftest import Site
 from tests.web.scenes import SceneEngine
 from tests.web.test_pages import check_html
+from tests.web.test_submit_page import FIELDS, file_of, lines, picture, send
 from workers.engine.protocol import Choose, Chosen, Generate
 
 ATTACKS = (
@@ -96,12 +99,42 @@ def test_every_page_of_a_hostile_job_is_inert(hostile: tuple[Site, str, int]):
     for path in paths:
         answer = site.get(path)
         assert answer.status_code in (200, 400, 404), (path, answer.text[:300])
-        html = answer.text
-        check_html(html)
-        assert not FORBIDDEN.search(html), path
-        for tag in ("<script>", "<img src=x", "<svg onload", "<b>gpu"):
-            assert tag not in html, (path, tag)
-        assert len(html) < 600_000, (path, len(html))
+        check_inert(path, answer.text)
+
+
+def check_inert(path: str, html: str) -> None:
+    check_html(html)
+    assert not FORBIDDEN.search(html), path
+    for tag in ("<script>", "<img src=x", "<svg onload", "<b>gpu"):
+        assert tag not in html, (path, tag)
+    assert len(html) < 600_000, (path, len(html))
+
+
+@pytest.mark.parametrize("policy", [{"strategy": "single", "candidates": 1}, {"mode": "published", "candidates": 2}])
+def test_other_policies_are_inert_too(policy: dict[str, Any], site: Site):
+    filler = site.filler()
+    filler.engine = HostileEngine()
+    (line,) = filler.scenes(range(1))
+    job = filler.job([{**line, "question": ALL, "choices": list(ATTACKS)}], policy=policy)
+    filler.run(job)
+    with site.db.read() as conn:
+        query = conn.execute(select(Query.__table__.c.id)).scalar_one()
+    check_inert("query", site.get(f"/queries/{query}").text)
+    check_inert("judge", site.get(f"/jobs/{job}/judge").text)
+
+
+def test_a_plan_of_hostile_lines_is_inert(site: Site):
+    asked = {"question": ALL, "choices": list(ATTACKS), "images": [picture()]}
+    good = [{**asked, "custom_id": attack[:200]} for attack in ATTACKS[:4]]
+    bad = [{**asked, "custom_id": str(n), attack[:300]: attack[:300]} for n, attack in enumerate(ATTACKS)]
+    page = send(site, "/new-job", FIELDS, lines(*good, *bad)).text
+    assert "As it would be asked" in page
+    check_inert("plan", page)
+    table = send(site, "/new-job/errors?as=csv", {**FIELDS, "file_id": file_of(page)})
+    assert not table.headers["content-type"].startswith("text/html")
+    assert "attachment" in table.headers["content-disposition"]
+    cells = [cell for row in csv.reader(io.StringIO(table.text)) for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
 
 
 def test_downloads_are_faithful_and_never_a_page(hostile: tuple[Site, str, int]):
