@@ -95,6 +95,25 @@ class Health:
             self.margins.append(abs(sum(gaps) / len(gaps)))
 
 
+@dataclass(slots=True)
+class Checks:
+    """Counts over the pre-checks that published mode makes of a line of thought alone."""
+
+    done: int = 0
+    failed: int = 0
+    unread: int = 0
+    incorrect: int = 0
+
+    def add(self, status: str, showings: Sequence[Mapping[str, Any]]) -> None:
+        """Count one pre-check."""
+        if status != "done":
+            self.failed += 1
+            return
+        self.done += 1
+        self.unread += any(showing["parse"] != "ok" for showing in showings)
+        self.incorrect += any(showing["parse"] == "ok" and showing["choice"] is None for showing in showings)
+
+
 def health(ask: Ask) -> Response:
     """The page, from a sample of the job's queries."""
     with ask.use.db.read() as conn:
@@ -102,14 +121,15 @@ def health(ask: Ask) -> Response:
         rows = questions.at_lines(conn, job.id, sample_lines(job.total))
         outcomes = questions.judge_outcomes(conn, [row.id for row in rows])
     have = {row.query_id for row in outcomes}
-    comparisons = [*_from_rows(outcomes), *_from_parts(ask, [row for row in rows if row.id not in have])]
+    judged = [*_from_rows(outcomes), *_from_parts(ask, [row for row in rows if row.id not in have])]
     stages: dict[str, Health] = defaultdict(Health)
-    everything = Health()
-    for stage, status, showings in comparisons:
-        for each in (stages[stage], everything):
+    everything, checks = Health(), Checks()
+    for kind, stage, status, showings in judged:
+        counted: Sequence[Health | Checks] = (checks,) if kind == "check" else (stages[stage], everything)
+        for each in counted:
             each.add(status, showings)
     ordered = [(name, stages[name]) for name in ORDER if name in stages]
-    return ask.page("judging.html", job=job, stages=ordered, all=everything, looked=len(rows))
+    return ask.page("judging.html", job=job, stages=ordered, all=everything, checks=checks, looked=len(rows))
 
 
 def sample_lines(total: int) -> list[int]:
@@ -119,25 +139,25 @@ def sample_lines(total: int) -> list[int]:
     return [1 + round(step * (total - 1) / (SAMPLE - 1)) for step in range(SAMPLE)]
 
 
-Comparison = tuple[str, str, Sequence[Mapping[str, Any]]]
-"""Stage, status and showings of a COMPARE call."""
+Judged = tuple[str, str, str, Sequence[Mapping[str, Any]]]
+"""Kind, stage, status and showings of a call of the judge."""
 
 
-def _from_rows(rows: Iterable[Any]) -> list[Comparison]:
+def _from_rows(rows: Iterable[Any]) -> list[Judged]:
     return [
-        (row.stage, row.status, row.outcome["verdict"]["showings"] if row.outcome else ())
+        (row.kind, row.stage, row.status, row.outcome["verdict"]["showings"] if row.outcome else ())
         for row in rows
-        if row.kind == "compare" and row.status in ("done", "failed")
+        if row.status in ("done", "failed")
     ]
 
 
-def _from_parts(ask: Ask, rows: Sequence[Any]) -> list[Comparison]:
+def _from_parts(ask: Ask, rows: Sequence[Any]) -> list[Judged]:
     """The same from traces whose calls were folded."""
     wanted: dict[str, set[int]] = {}
     for row in rows:
         if row.trace_key is not None:
             wanted.setdefault(row.trace_key, set()).add(row.id)
-    found: list[Comparison] = []
+    found: list[Judged] = []
     for key in list(wanted)[:MAX_PARTS]:
         for document in read_part(ask.use.objects, key):
             if document["id"] in wanted[key]:
@@ -145,13 +165,12 @@ def _from_parts(ask: Ask, rows: Sequence[Any]) -> list[Comparison]:
     return found
 
 
-def _of_trace(trace: Mapping[str, Any]) -> list[Comparison]:
+def _of_trace(trace: Mapping[str, Any]) -> list[Judged]:
     return [
-        (stage["stage"], call["status"], call["showings"])
+        (call["kind"], stage["stage"], call["status"], call["showings"])
         for stage in trace["stages"]
         for verdict in stage["verdicts"]
         for call in verdict["calls"]
-        if call["kind"] == "compare"
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.web import compare, thinking
-from orchestrator.web.judging import Health, sample_lines
+from orchestrator.web.judging import Checks, Health, sample_lines
 from reasoning.policy import Policy
 from reasoning.records import (
     Call,
@@ -187,6 +187,14 @@ def test_judge_health_counts_what_it_should():
     assert (health.read, health.first) == (5, 4)
     assert health.margins == pytest.approx([0.7, 0.0])
     assert health.bins[0] == health.bins[7] == 1
+
+
+def test_pre_checks_are_counted_apart():
+    checks = Checks()
+    for choice, parse in ((0, "ok"), (None, "ok"), (None, "unparseable")):
+        checks.add("done", [{"order": [0], "choice": choice, "parse": parse}])
+    checks.add("failed", [])
+    assert (checks.done, checks.incorrect, checks.unread, checks.failed) == (3, 1, 1, 1)
 
 
 def test_a_sample_is_spread_over_the_lines():
