@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from hypothesis import given
@@ -114,3 +116,20 @@ def test_doctor_reports_each_part(tmp_path: object) -> None:
     assert done.returncode == 0, done.stdout
     assert set(rows) == {"python", "settings", "device", "model", "database", "broker", "object store"}
     assert time.monotonic() - started < 25
+
+
+class _Away(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+
+    def log_message(self, *_args: object) -> None:
+        return
+
+
+def test_a_server_whose_stores_are_away_counts_as_not_reached() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Away) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        done = stagebeam("job", "show", "job_1", STAGEBEAM_URL=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert done.returncode == Exit.UNREACHABLE, done.stderr

@@ -18,7 +18,16 @@ TIMEOUT_S = 60.0
 PAGE = 100
 """Entries fetched at a time from a list."""
 
-_EXITS = {400: Exit.BAD_INPUT, 404: Exit.NOT_FOUND, 413: Exit.BAD_INPUT, 415: Exit.BAD_INPUT, 422: Exit.BAD_INPUT}
+_EXITS = {
+    400: Exit.BAD_INPUT,
+    404: Exit.NOT_FOUND,
+    413: Exit.BAD_INPUT,
+    415: Exit.BAD_INPUT,
+    422: Exit.BAD_INPUT,
+    502: Exit.UNREACHABLE,
+    503: Exit.UNREACHABLE,
+    504: Exit.UNREACHABLE,
+}
 
 
 def connect() -> Api:
