@@ -21,6 +21,7 @@ from reasoning.errors import BadInput, Transient
 from storage.objects import ObjectStore, StoreFull, keys, open_objects
 from storage.objects.local import LocalStore
 from storage.objects.protocol import pieces
+from storage.objects.syncing import FEW, sync
 from storage.settings import Settings
 from tests.services.processes import free_port
 
@@ -227,7 +228,7 @@ def test_every_file_is_on_the_disk_before_it_has_its_name_and_its_folders_are_af
         synced.append((Path(f"/proc/self/fd/{number}").readlink().relative_to(tmp_path).as_posix(), names()))
 
     store = LocalStore(tmp_path)
-    monkeypatch.setattr("storage.objects.local.os.fsync", fsync)
+    monkeypatch.setattr("storage.objects.syncing.os.fsync", fsync)
     group = store.group()
     group.put("blobs/aa/1", b"1")
     group.put("blobs/ab/2", b"2")
@@ -239,6 +240,27 @@ def test_every_file_is_on_the_disk_before_it_has_its_name_and_its_folders_are_af
     folders = {place: seen for place, seen in synced if not place.startswith(".unfinished/")}
     assert set(folders) == {".", "blobs", "blobs/aa", "blobs/ab", "k"}
     assert (folders["blobs/ab"], folders["k"]) == ({"1", "2"}, {"1", "2", "x"})
+    at_once: list[set[str]] = []
+
+    def syncfs(_number: int) -> int:
+        at_once.append(names())
+        return 0
+
+    monkeypatch.setattr("storage.objects.syncing._syncfs", lambda: syncfs)
+    synced.clear()
+    for number in range(10, 20):
+        group.put(f"many/{number}/{number}", b"x")
+    group.keep()
+    assert synced == []
+    assert at_once == [{"1", "2", "x"}, {"1", "2", "x", *map(str, range(10, 20))}]
+
+
+def test_many_files_are_synced_at_once(tmp_path: Path):
+    paths = [tmp_path / str(number) for number in range(FEW + 1)]
+    for path in paths:
+        path.write_bytes(b"x")
+    sync(paths)
+    sync([tmp_path / "gone", *paths, tmp_path])
 
 
 def test_what_a_process_that_died_was_writing_is_removed_after_a_day(tmp_path: Path):
