@@ -14,14 +14,20 @@ from reasoning.prompts import compare_prompt, question_text
 from reasoning.records import WHOLE, Query
 from reasoning.stages import STAGES, Stage
 from training.scenes import teacher
-from training.scenes.questions import Question, ask
+from training.scenes.questions import Family, Question, ask
 from training.scenes.render import render
 from training.scenes.world import Scene, Split, draw, stream
 from training.small.pairs import Pair, pair
 from training.small.tokenizer import ASSISTANT, BOS, END, IMAGE, USER
 
-KINDS: tuple[str, ...] = ("policy", "look", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
-"""`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage."""
+KINDS: tuple[str, ...] = ("policy", "look", "think", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
+"""`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage.
+
+`think` goes on with a careful REASONING that is begun already, so that it does not teach which manner to begin with.
+It asks what is asked seldom: carrying along what was found takes more examples than the questions would bring.
+"""
+SELDOM: tuple[Family, ...] = ("attribute", "attribute", "relation", "relation", "exist", "compare")
+"""Families of `think` rows, drawn evenly."""
 
 HASTY = 0.6
 """Share of policy rows whose teacher reasons hastily. Data from many hands are like this, and it is what a search has
@@ -51,6 +57,8 @@ def sample(split: Split, seed: int, index: int, things: tuple[int, int]) -> tupl
 def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int]) -> Row:
     """The row of this kind at this place."""
     scene, question, rng = sample(split, seed, index, things)
+    if kind == "think":
+        return _think(scene, ask(scene, rng, SELDOM[int(rng.integers(len(SELDOM)))]))
     query = as_query(question)
     if kind == "look":
         return Row(chat(LOOK), teacher.tagged({Stage.CAPTION: teacher.caption(scene)}) + END, render(scene))
@@ -59,6 +67,13 @@ def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int
         return Row(chat(question_text(query)), answer + END, render(scene))
     chosen = pair(kind.removeprefix("judge-"), scene, question, rng)
     return judge_row(query, chosen, bool(rng.random() < 0.5), render(scene))
+
+
+def _think(scene: Scene, question: Question) -> Row:
+    stages = teacher.teach(scene, question)
+    begun = f"{Stage.REASONING.open_tag}#1"
+    before, after = teacher.tagged(stages).split(begun)
+    return Row(chat(question_text(as_query(question))) + before + begun, after + END, render(scene))
 
 
 def _manner(rng: np.random.Generator) -> teacher.Manner:
