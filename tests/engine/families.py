@@ -83,26 +83,32 @@ class ImagesOnly(transformers.Qwen2_5_VLProcessor):
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
 
 
-def qwen() -> tuple[Any, Any]:
+def qwen2_5() -> tuple[Any, Any]:
     """Model and processor; not from a folder, as such a processor cannot be loaded from one."""
+    vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64, "window_size": 32}
+    return _qwen(
+        transformers.Qwen2_5_VLForConditionalGeneration,
+        transformers.Qwen2_5_VLConfig,
+        vision | {"fullatt_block_indexes": [1]},
+    )
+
+
+def qwen2() -> tuple[Any, Any]:
+    """The generation before: another vision tower, the same text."""
+    vision = {"embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
+    return _qwen(transformers.Qwen2VLForConditionalGeneration, transformers.Qwen2VLConfig, vision)
+
+
+def _qwen(model_class: Any, config_class: Any, vision: dict[str, Any]) -> tuple[Any, Any]:
     torch.manual_seed(2)
     names = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|video_pad|>", "<|image_pad|>")
     tokens = tokenizer(*names)
     ids = {name: tokens.convert_tokens_to_ids(name) for name in names}
-    config = transformers.Qwen2_5_VLConfig(
+    config = config_class(
         text_config=text_sizes(
             tokens, rope_parameters={"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
         ),
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_heads": 2,
-            "patch_size": 8,
-            "out_hidden_size": 64,
-            "window_size": 32,
-            "fullatt_block_indexes": [1],
-        },
+        vision_config={"depth": 2, "num_heads": 2, "patch_size": 8} | vision,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -112,17 +118,26 @@ def qwen() -> tuple[Any, Any]:
         patch_size=8, min_pixels=32 * 32, max_pixels=96 * 96, size={"shortest_edge": 32 * 32, "longest_edge": 96 * 96}
     )
     template = TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
-    model = transformers.Qwen2_5_VLForConditionalGeneration(config).eval()
+    model = model_class(config).eval()
     spread_out(model)
     return model, ImagesOnly(images, tokens, template)
 
 
 def idefics(folder: Path) -> Path:
+    return _idefics(folder, transformers.Idefics3ForConditionalGeneration, transformers.Idefics3Config)
+
+
+def smolvlm(folder: Path) -> Path:
+    """With the processor of Idefics3: SmolVLM's own needs packages that read videos."""
+    return _idefics(folder, transformers.SmolVLMForConditionalGeneration, transformers.SmolVLMConfig)
+
+
+def _idefics(folder: Path, model_class: Any, config_class: Any) -> Path:
     torch.manual_seed(3)
     names = ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
     names += [f"<row_{row}_col_{column}>" for row in range(1, 4) for column in range(1, 4)]
     tokens = tokenizer(*names, "<image>")
-    config = transformers.Idefics3Config(
+    config = config_class(
         text_config=transformers.LlamaConfig(**text_sizes(tokens)),
         vision_config={
             "hidden_size": 32,
@@ -139,4 +154,4 @@ def idefics(folder: Path) -> Path:
     processor = transformers.Idefics3Processor(
         images, tokens, image_seq_len=4, chat_template=TEMPLATE.replace("IMAGE", "<image>")
     )
-    return save(folder, transformers.Idefics3ForConditionalGeneration(config), processor)
+    return save(folder, model_class(config), processor)

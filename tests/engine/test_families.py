@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -48,23 +48,27 @@ class Bare:
         self._thread.join()
 
 
-@pytest.fixture(scope="module", params=["llava", "idefics", "qwen"])
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    if request.param == "qwen":
-        return None
-    make: Callable[[Path], Path] = getattr(families, request.param)
-    return make(tmp_path_factory.mktemp("family"))
+Family = Path | Callable[[], tuple[Any, Any]]
+
+
+@pytest.fixture(scope="module", params=["llava", "idefics", "smolvlm", "qwen2_5", "qwen2"])
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """A folder, or what makes the same model and processor each time."""
+    make: Any = getattr(families, request.param)
+    if request.param.startswith("qwen"):
+        return cast("Callable[[], tuple[Any, Any]]", make)
+    return cast("Path", make(tmp_path_factory.mktemp("family")))
 
 
 @pytest.fixture(scope="module")
-def plain(family: Path | None, pictures: dict[str, bytes]) -> Reference:
-    return Reference(family or families.qwen(), pictures)
+def plain(family: Family, pictures: dict[str, bytes]) -> Reference:
+    return Reference(family if isinstance(family, Path) else family(), pictures)
 
 
 @pytest.fixture(scope="module")
-def engine(family: Path | None) -> Iterator[TransformersEngine | Bare]:
+def engine(family: Family) -> Iterator[TransformersEngine | Bare]:
     options = DeviceOptions(device="cpu", memory_mb=128)
-    engine = TransformersEngine(str(family), options) if family else Bare(*families.qwen())
+    engine = TransformersEngine(str(family), options) if isinstance(family, Path) else Bare(*family())
     yield engine
     engine.close()
 
