@@ -190,7 +190,8 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _digest(folder: Path) -> str:
+def digest(folder: Path) -> str:
+    """Which weights these are."""
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
@@ -210,7 +211,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     folder = demo_folder()
-    found: dict[str, Any] = {"model": f"demo model {_digest(folder)}", "dtype": "float32", "cells": []}
+    found: dict[str, Any] = {"model": f"demo model {digest(folder)}", "dtype": "float32", "cells": []}
     found["environment"] = environment()
     if asked.keep and asked.out.is_file():
         found["cells"] = _kept(json.loads(asked.out.read_text()), found)
