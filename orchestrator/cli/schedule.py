@@ -207,7 +207,11 @@ def apply_file(
 
     with connect() as api:
         found = api.post("/api/schedules/apply", dict(read_definitions(file)), dry_run=dry_run or None)
-    listing(found["data"], ("kind", "name", "outcome", "kept_in", "changes"), as_json=as_json)
+    if as_json:
+        listing(found["data"], (), as_json=True)
+        return
+    shown = [{**entry, **change} for entry in found["data"] for change in entry["changes"] or [{}]]
+    listing(shown, ("name", "outcome", "kept_in", "field", "before", "after"), as_json=False)
     kept = sorted({entry["kept_in"] for entry in found["data"] if entry["kept_in"] and entry["outcome"] == "changed"})
     if kept:
         say(f"What is kept in {', '.join(kept)} changes when the scheduler starts again with that file, not from here.")
