@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+NARROW = 0.1
+"""A margin below this is hardly a choice."""
 GROUNDS = {
     "agreed": "shown in both orders, the judge chose it both times",
     "one_order": "the judge chose it in the one order that was shown or could be read",
@@ -124,9 +126,14 @@ class VerdictView:
         return [showing for call in self.calls if call.kind != "check" for showing in call.showings]
 
     @property
+    def narrow(self) -> bool:
+        """The judge hardly decided."""
+        return self.margin is not None and abs(self.margin) < NARROW
+
+    @property
     def sure(self) -> bool:
         """Nothing about it needs a second look."""
-        return self.how in ("agreed", "one_order") and not self.unread
+        return self.how in ("agreed", "one_order") and not self.unread and not self.narrow
 
 
 def view(number: int, verdict: Mapping[str, Any]) -> VerdictView:

@@ -73,6 +73,13 @@ def test_a_winner_is_explained_in_one_sentence():
     assert len(view.bracket.lines) == 4
 
 
+def test_a_margin_of_nothing_is_a_close_call_though_both_orders_agree():
+    close = judged(0, 1, ((0, 1), (0.51, 0.49)), ((1, 0), (0.48, 0.52)))
+    view = stage({"candidates": 2, "retries": 0}, drawn(*tagged("a", "b")), close)
+    assert view.verdicts[0].narrow
+    assert view.doubts == 1
+
+
 def test_the_kept_candidate_stands_on_top():
     calls = (
         judged(0, 1, ((0, 1), (0.1, 0.9)), ((1, 0), (0.9, 0.1))),
