@@ -145,7 +145,10 @@ def _yes(truth: bool) -> str:
 
 
 def _running(scene: Scene, question: Question, said: list[Checks]) -> list[str]:
-    """What is known after the last of the things said so far: the counts, or what was found."""
+    """What is known after the last of the things said so far: the counts, or what was found.
+
+    In brackets, which stand nowhere else: a small model finds the last of them with ease, and so carries it along.
+    """
     match question.family:
         case "subtract":
             kept = sum(not any(fits) for fits in said)
@@ -156,9 +159,9 @@ def _running(scene: Scene, question: Question, said: list[Checks]) -> list[str]:
             return [f"({_number(said, 0)})", f"[{_number(said, 1)}]"]
         case "attribute":
             found = _found(scene, said, 0)
-            return ["found", str(getattr(found, question.asked)) if found else "none"]
-    found_both = (_found(scene, said, which) for which in (0, 1))
-    return ["found", *(PLACES[found.place] if found else "none" for found in found_both)]
+            return [f"({getattr(found, question.asked) if found else 'none'})"]
+    first, second = (_found(scene, said, which) for which in (0, 1))
+    return [f"({PLACES[first.place] if first else 'none'})", f"[{PLACES[second.place] if second else 'none'}]"]
 
 
 def _number(said: list[Checks], which: int) -> int:

@@ -36,10 +36,10 @@ CHAT_TEMPLATE = (
 _WORDS = """
 Subtract all and How many things are left Take away remain Are there more than Is the number of greater Count a the
 Does picture show What is left right above below stand Drop each or count rest first second compare Look for Find name
-its check keep drop both none yes no so vs option unknown found thing balls cubes cylinders size material color shape
+its check keep drop both none yes no so vs option unknown thing balls cubes cylinders size material color shape
 judge summary caption reasoning conclusion whole better Look
 """
-_PATTERN = r"<\|?/?[A-Za-z_]+\|?>|#\d|\(\d\)|\[\d\]|\d|[A-Za-z]+(?:-[A-Za-z]+)*|\n|[^\s]"
+_PATTERN = r"<\|?/?[A-Za-z_]+\|?>|#\d|\([a-z\d-]+\)|\[[a-z\d-]+\]|\d|[A-Za-z]+(?:-[A-Za-z]+)*|\n|[^\s]"
 
 
 def vocabulary() -> list[str]:
@@ -49,8 +49,9 @@ def vocabulary() -> list[str]:
     tags = [tag for stage in STAGES for tag in (stage.open_tag, stage.close_tag)]
     names = [stage.tag for stage in STAGES]
     counts = [form.format(n) for form in ("{}", "#{}", "({})", "[{}]") for n in numbers]
+    found = [f"({word})" for word in (*words, "none")] + [f"[{word}]" for word in (*PLACES, "none")]
     specials = [PAD, BOS, END, SYSTEM, USER, ASSISTANT, UNKNOWN]
-    tokens = [*specials, *tags, *names, *counts, *words, *_WORDS.split(), *LETTERS, *",.?:\n"]
+    tokens = [*specials, *tags, *names, *counts, *found, *words, *_WORDS.split(), *LETTERS, *",.?:\n"]
     return [*dict.fromkeys(tokens), IMAGE]
 
 
