@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from sqlalchemy import select
 
 from orchestrator.results import result_lines
 from orchestrator.schedules.content import folder_revision, salt
 from orchestrator.traces import trace_of
 from reasoning.policy import Policy
 from storage import fleet
+from storage.tables import Delivery
 from tests.schedules.bench import Bench, rows
 
 
@@ -142,7 +144,8 @@ def test_flips_and_accuracy_are_reported_against_the_run_before(bench: Bench):
     assert {flip["query_id"]} <= {row.id for row in bench.queries(third.job_id)}
     assert third.report["accuracy"]["correct"] == 3 - third.report["flips"]["count"]
     assert third.report["accuracy_drop"]
-    assert "schedule.accuracy_drop" in _events(bench)
+    (told,) = (body["data"] for body in _bodies(bench) if body["type"] == "schedule.accuracy_drop")
+    assert (told["accuracy"], told["accuracy_before"]) == (third.report["accuracy"], third.report["accuracy_before"])
 
 
 def worker(bench: Bench, revision: str) -> None:
@@ -178,9 +181,9 @@ def test_projects_share_no_results():
 
 
 def _events(bench: Bench) -> list[str]:
-    from sqlalchemy import select
+    return [body["type"] for body in _bodies(bench)]
 
-    from storage.tables import Delivery
 
+def _bodies(bench: Bench) -> list[dict[str, Any]]:
     with bench.db.read() as conn:
-        return list(conn.scalars(select(Delivery.__table__.c.type).order_by(Delivery.__table__.c.id)))
+        return list(conn.scalars(select(Delivery.__table__.c.body).order_by(Delivery.__table__.c.id)))
