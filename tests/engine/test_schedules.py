@@ -199,3 +199,26 @@ def test_a_job_whose_features_were_given_up_while_it_waited_is_prepared_again(
         assert future.result().candidates
     loop.close()
     loop.run()
+
+
+def test_images_that_are_seen_together_enter_the_batch_together_however_few_are_kept(
+    adapter: Any, reference: Reference, pictures_of: Pictures
+):
+    """Room for two images' features, and four seen at once: none passes the vision tower twice."""
+    few = replace(limits(8, 8, 8, 8 * MIB, 4096), vision_batch=4)
+    loop = Loop(adapter, reference.encoder, frozenset(reference.ends), few)
+    prepared = threading.Event()
+
+    def load(image: str) -> bytes:
+        prepared.set()
+        return pictures_of[image]
+
+    asked = [generate(ask("which?", (image,)), pictures_of) for image in ("picture0", "picture1", "picture2")]
+    asked.append(replace(generate(ask("which?", ("picture3",)), pictures_of), load_image=load))
+    futures = [loop.submit(request) for request in asked]
+    wait_until(prepared.is_set)
+    for future in futures:
+        run_until(loop, future)
+    assert loop.counts()["vision_calls"] == len(futures)
+    loop.close()
+    loop.run()

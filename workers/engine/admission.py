@@ -94,6 +94,10 @@ class Admission:
 
         Returns the images it could not take, with the reason: one that fails must not spoil the others.
         """
+        # What the last look found could enter the batch meanwhile. Whoever waits longest keeps its images, however
+        # little room there is: else two that wait could drive each other's out for ever.
+        first = jobs[0].layout if jobs else None
+        self._features.trim(keep=first.images if first else ())
         wanted: dict[str, tuple[Job, ImageInput]] = {}
         for job in jobs:
             for image, item in job.inputs.items():
@@ -103,19 +107,13 @@ class Admission:
                 break
         if not wanted:
             return {}
-        failed: dict[str, Exception] = {}
         try:
             self._see(wanted)
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or len(wanted) == 1:
-                failed = dict.fromkeys(wanted, error)
-            else:
-                failed = self._look_singly(wanted)
-        # Whoever waits longest keeps its images, however little room there is: else two that wait could drive each
-        # other's out for ever.
-        first = jobs[0].layout
-        self._features.trim(keep=first.images if first else ())
-        return failed
+                return dict.fromkeys(wanted, error)
+            return self._look_singly(wanted)
+        return {}
 
     def admit(self, job: Job, layout: Layout) -> Entry:
         """Give `job` its trunk, and list in `fills` what of it must be computed."""

@@ -44,6 +44,8 @@ class FeatureCache:
 
     def trim(self, keep: Collection[str] = ()) -> None:
         """Give up what was used longest ago beyond the budget, but none of `keep`."""
+        if self.nbytes <= self._budget:
+            return
         with self._lock:
             for image in [image for image in self._entries if image not in keep]:
                 if self.nbytes <= self._budget:
