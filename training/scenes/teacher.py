@@ -2,8 +2,8 @@
 
 The text is made for a model of a few million parameters: short, local, every thing by its number. In the
 REASONING each thing is repeated; then each description is held against it word by word, up to the first word that
-does not fit. In the careful manner the running result follows; in the hasty one only what came out for this thing,
-so that the result has to be put together at the end.
+does not fit. In the careful manner the running result follows; in the hasty one it does not, and the result has to
+be put together at the end.
 """
 
 from __future__ import annotations
@@ -95,9 +95,10 @@ def reason(
     parts = ["check"] if manner == "hasty" else []
     for place, thing in enumerate(scene.things):
         parts += [f"#{place + 1}", thing.name, *_held(question, thing, said[place])]
-        parts += (
-            _running(scene, question, said[: place + 1]) if manner == "careful" else [_outcome(question, said[place])]
-        )
+        if question.family == "subtract":
+            parts.append("drop" if any(said[place]) else "keep")
+        if manner == "careful":
+            parts += _running(scene, question, said[: place + 1])
     result = result or _result(scene, question, said)
     parts.append(f"so {_compared(scene, question, said)}{result}")
     if question.choices:
@@ -105,17 +106,6 @@ def reason(
         parts.append(f"option {letter}")
         return Reasoned(" ".join(parts), result, letter)
     return Reasoned(" ".join(parts), result, result)
-
-
-def _outcome(question: Question, fits: Checks) -> str:
-    """What came out for one thing."""
-    match question.family:
-        case "subtract":
-            return "drop" if any(fits) else "keep"
-        case "compare" | "relation":
-            first, second = fits
-            return "both" if first and second else "first" if first else "second" if second else "none"
-    return _yes(fits[0])
 
 
 def _held(question: Question, thing: Thing, said: Checks) -> list[str]:
@@ -151,8 +141,7 @@ def _running(scene: Scene, question: Question, said: list[Checks]) -> list[str]:
     """
     match question.family:
         case "subtract":
-            kept = sum(not any(fits) for fits in said)
-            return ["drop" if any(said[-1]) else "keep", f"({kept})"]
+            return [f"({sum(not any(fits) for fits in said)})"]
         case "count" | "exist":
             return [f"({_number(said, 0)})"]
         case "compare":
