@@ -6,7 +6,7 @@ import structlog
 import uvicorn
 
 from orchestrator.api.app import make_api
-from reasoning.errors import BadInput
+from orchestrator.exposure import refuse_unsafe
 from storage import schema
 from storage.database import open_database
 from storage.objects import open_objects
@@ -17,8 +17,6 @@ log = structlog.get_logger()
 
 DRAIN_S = 10
 """How long open downloads may go on after a signal to stop."""
-MIN_SECRET = 16
-"""Characters of `STAGEBEAM_SECRET_KEY` at least: what it signs must not be guessed."""
 
 
 def serve(settings: Settings) -> None:
@@ -44,14 +42,3 @@ def serve(settings: Settings) -> None:
         )
     finally:
         db.close()
-
-
-def refuse_unsafe(settings: Settings) -> None:
-    """Refuse an address that others reach unless there is a secret to sign with. Raises BadInput."""
-    secret = settings.secret_key.get_secret_value() if settings.secret_key else ""
-    if not settings.loopback and len(secret) < MIN_SECRET:
-        message = (
-            f"{settings.host} is reached from other machines: set STAGEBEAM_SECRET_KEY to {MIN_SECRET} or more random "
-            "characters first (`openssl rand -hex 32`), or listen on 127.0.0.1."
-        )
-        raise BadInput(message, code="unsafe_setting", field="STAGEBEAM_SECRET_KEY")

@@ -17,6 +17,7 @@ from pathlib import Path
 from orchestrator.embedded import valkey
 from orchestrator.embedded.folder import locked
 from orchestrator.embedded.supervisor import Program, Supervisor, tethered
+from orchestrator.exposure import refuse_unsafe
 from reasoning.errors import BadInput, StagebeamError
 from storage.settings import PREFIX, Settings
 
@@ -70,10 +71,11 @@ def running(settings: Settings, *, logs: Path | None = None) -> Iterator[Stack]:
 
     Raises:
         FolderInUse: another stack runs on the data folder.
-        BadInput: the port is taken, or a setting cannot be used.
+        BadInput: the port is taken, the address is not safe, or a setting cannot be used.
         StackFailed: the database could not be brought up to date.
     """
     folder = settings.data_dir.resolve()
+    refuse_unsafe(settings)
     with ExitStack() as stack:
         lock = stack.enter_context(locked(folder))
         check_port(settings.host, settings.port)

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from orchestrator.api.app import make_api
-from orchestrator.api.serve import refuse_unsafe
+from orchestrator.exposure import refuse_unsafe
 from reasoning.errors import BadInput
 from storage.database import open_database
 from storage.objects import open_objects
