@@ -95,8 +95,6 @@ def reason(
     parts = ["check"] if manner == "hasty" else []
     for place, thing in enumerate(scene.things):
         parts += [f"#{place + 1}", thing.name, *_held(question, thing, said[place])]
-        if question.family == "subtract":
-            parts.append("drop" if any(said[place]) else "keep")
         if manner == "careful":
             parts += _running(scene, question, said[: place + 1])
     result = result or _result(scene, question, said)
@@ -141,7 +139,8 @@ def _running(scene: Scene, question: Question, said: list[Checks]) -> list[str]:
     """
     match question.family:
         case "subtract":
-            return [f"({sum(not any(fits) for fits in said)})"]
+            kept = sum(not any(fits) for fits in said)
+            return ["drop" if any(said[-1]) else "keep", f"({kept})"]
         case "count" | "exist":
             return [f"({_number(said, 0)})"]
         case "compare":
