@@ -53,7 +53,7 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         shown = "" if default in ("", None, []) else f"`{default}`"
-        parts.append(f"| `{PREFIX}{name.upper()}` | {shown} | {said.get(name, name.replace('_', ' '))} |")
+        parts.append(f"| `{PREFIX}{name.upper()}` | {shown} | {said[name]} |")
     return "\n".join(parts) + "\n"
 
 

@@ -33,16 +33,24 @@ class Settings(BaseSettings):
     """`s3://bucket/prefix` or a folder; empty means `data_dir`/objects."""
 
     s3_endpoint_url: str | None = None
+    """Address of an S3 server other than Amazon's."""
     s3_region: str | None = None
+    """Region of the bucket; unset leaves it to the S3 library."""
     s3_access_key_id: SecretStr | None = None
+    """With the next one; unset leaves it to the S3 library (its environment, profile or machine role)."""
     s3_secret_access_key: SecretStr | None = None
+    """Secret half of the key above."""
     s3_path_style: bool = True
+    """Bucket in the path, as most servers want it, in place of the host name."""
     s3_checksums: Literal["when_supported", "when_required"] = "when_supported"
+    """`when_required` for servers that refuse the checksums of newer S3 clients."""
     s3_multipart_bytes: int = Field(default=16 * 2**20, ge=5 * 2**20)
     """Objects above this size go up in parts."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
     url: str = "http://127.0.0.1:8000"
     """Where the command line finds the API."""
     api_key: SecretStr | None = None
@@ -59,17 +67,22 @@ class Settings(BaseSettings):
     model: str = "demo"
     """What workers load: `demo`, `scripted`, a folder, a hub id or `openai:BASE_URL#MODEL`."""
     device: str = "auto"
+    """Device of the model: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1` ..."""
     dtype: str = "auto"
+    """Number type of the weights: `auto`, `bfloat16`, `float16` or `float32`."""
     slots: int = Field(default=64, ge=1, le=4096)
     """Calls that a worker has in hand at most."""
     engine_options: str = ""
     """Further settings of the engine as JSON: cache bytes, quantization, faults of the scripted engine."""
     worker_name: str = ""
+    """Name of the worker on pages and in rows; empty means one made of host and process."""
 
     lease_s: float = Field(default=30.0, gt=0)
     """A worker's claim on a call; renewed at a third of it."""
     heartbeat_s: float = Field(default=5.0, gt=0)
+    """Seconds between two signs of life of a worker."""
     visibility_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds after which the broker hands out again a message that nobody acknowledged."""
     window_factor: float = Field(default=2.0, gt=0)
     """Queries admitted per slot of the live workers."""
     window_min: int = Field(default=64, ge=1)
@@ -77,6 +90,7 @@ class Settings(BaseSettings):
     call_timeout_s: float = Field(default=600.0, gt=0)
     """Seconds one call may take in the engine."""
     reconcile_s: float = Field(default=2.0, gt=0)
+    """Seconds between two looks for what a death or a lost message left behind."""
     resend_s: float = Field(default=5.0, gt=0)
     """A queued call whose message is older than this and whose queue is empty is sent again."""
     retention_s: float = Field(default=7 * 86400.0, gt=0)
@@ -91,10 +105,15 @@ class Settings(BaseSettings):
     image_urls: bool = False
     """Whether http(s) image addresses are fetched (never private networks)."""
     max_line_bytes: int = Field(default=32 * 2**20, ge=1024)
+    """Longest line of an input file."""
     max_image_bytes: int = Field(default=20 * 2**20, ge=1024)
+    """Largest image, in bytes."""
     max_image_pixels: int = Field(default=64_000_000, ge=1)
+    """Largest image, width times height, told before it is decoded."""
     max_lines: int = Field(default=10_000_000, ge=1)
+    """Most lines of an input file."""
     max_upload_bytes: int = Field(default=20 * 2**30, ge=1024)
+    """Largest file that can be uploaded."""
 
     strict_models: bool = False
     """Refuse a model name that no worker serves, in place of answering with `model`."""
@@ -108,7 +127,9 @@ class Settings(BaseSettings):
     """Whether webhooks may go to private networks; loopback ones may while the server itself is on loopback."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe message that is logged."""
     log_json: bool = False
+    """One JSON object a line in place of text."""
 
     @property
     def effective_database_url(self) -> str:
