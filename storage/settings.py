@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     engine_options: str = ""
     """Further settings of the engine as JSON: cache bytes, quantization, faults of the scripted engine."""
     worker_name: str = ""
-    """Name of the worker on pages and in rows; empty means one made of host and process."""
+    """First part of the id of a worker; empty means `worker`. Host, process and start follow."""
 
     lease_s: float = Field(default=30.0, gt=0)
     """A worker's claim on a call; renewed at a third of it."""
