@@ -21,20 +21,23 @@ from training.small.tokenizer import build_tokenizer
 from workers.engine.registry import open_engine
 
 LOOK = {"policy": 0.6, "look": 0.4}
-"""What a run begins with: seeing and thinking, no judging."""
+"""What a run begins with: seeing, and thinking about it."""
+THINK = {"policy": 0.6, "think": 0.35, "look": 0.05}
+"""What it goes on with: thinking above all, and what is asked seldom."""
 JUDGE = {
     "policy": 0.30,
-    "look": 0.08,
-    "judge-caption": 0.10,
-    "judge-reasoning": 0.12,
-    "own-reasoning": 0.24,
-    "own-caption": 0.08,
-    "judge-summary": 0.02,
-    "judge-conclusion": 0.05,
+    "think": 0.08,
+    "look": 0.03,
+    "judge-caption": 0.08,
+    "judge-reasoning": 0.22,
+    "own-reasoning": 0.18,
+    "own-caption": 0.04,
+    "judge-summary": 0.03,
+    "judge-conclusion": 0.04,
     "judge-whole": 0.01,
 }
-"""What it goes on with: both roles in one set of weights."""
-HARVEST_SEED, HARVEST_SCENES = 1, 7000
+"""What it ends with: both roles in one set of weights."""
+HARVEST_SEED, HARVEST_SCENES = 3, 450
 """Training scenes that the model answers between the two, and that yield its own mistakes."""
 
 
@@ -56,16 +59,21 @@ class Recipe:
 
 
 POLICY = Recipe(
-    steps=900,
+    steps=1800,
     batch=64,
     matrix_rate=8e-3,
     other_rate=3e-3,
-    decay_share=0.0,
-    phases=(Phase(200, (1, 3), LOOK), Phase(600, (1, 5), LOOK), Phase(1 << 30, (2, 7), LOOK)),
+    decay_share=0.6,
+    phases=(
+        Phase(200, (1, 3), LOOK),
+        Phase(600, (1, 5), LOOK),
+        Phase(900, (2, 7), LOOK),
+        Phase(1 << 30, (2, 6), THINK),
+    ),
 )
-"""The model learns to see and to think: good, with room for search."""
+"""The model learns to see and to think."""
 BOTH = Recipe(
-    steps=1250,
+    steps=600,
     batch=32,
     # A comparison has one word to learn from, and Muon's steps do not shrink with the gradient: at the rates above
     # the noise of those batches undoes what the policy knows.
