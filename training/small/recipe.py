@@ -25,15 +25,16 @@ LOOK = {"policy": 0.6, "look": 0.4}
 THINK = {"policy": 0.6, "think": 0.35, "look": 0.05}
 """What it goes on with: thinking above all, and what is asked seldom."""
 JUDGE = {
-    "policy": 0.30,
-    "think": 0.08,
-    "look": 0.03,
-    "judge-caption": 0.08,
-    "judge-reasoning": 0.22,
-    "own-reasoning": 0.18,
-    "own-caption": 0.04,
-    "judge-summary": 0.03,
-    "judge-conclusion": 0.04,
+    "policy": 0.28,
+    "think": 0.05,
+    "begin": 0.12,
+    "look": 0.02,
+    "judge-caption": 0.06,
+    "judge-reasoning": 0.16,
+    "own-reasoning": 0.20,
+    "own-caption": 0.03,
+    "judge-summary": 0.02,
+    "judge-conclusion": 0.05,
     "judge-whole": 0.01,
 }
 """What it ends with: both roles in one set of weights."""

@@ -20,11 +20,13 @@ from training.scenes.world import Scene, Split, draw, stream
 from training.small.pairs import Pair, pair
 from training.small.tokenizer import ASSISTANT, BOS, END, IMAGE, USER
 
-KINDS: tuple[str, ...] = ("policy", "look", "think", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
+KINDS: tuple[str, ...] = ("policy", "look", "think", "begin", *(f"judge-{stage}" for stage in (*STAGES, WHOLE)))
 """`policy` writes all four stages, `look` the CAPTION alone, `judge-STAGE` compares two texts for a stage.
 
 `think` goes on with a careful REASONING that is begun already, so that it does not teach which manner to begin with.
-It asks what is asked seldom: carrying along what was found takes more examples than the questions would bring.
+It asks what is asked seldom: carrying along what was found takes more examples than the questions would bring. `begin`
+teaches that alone: beside judge rows, which have one word to learn from, what the judge likes would else become what
+the policy does.
 """
 SELDOM: tuple[Family, ...] = ("attribute", "attribute", "relation", "relation", "exist", "compare")
 """Families of `think` rows, drawn evenly."""
@@ -34,6 +36,7 @@ HASTY = 0.6
 to gain from: the likeliest manner is not the one that is right most often, and a judge that learns from outcomes
 can tell."""
 
+_OPENED = Stage.REASONING.open_tag
 LOOK = "Look."
 """What a `look` row asks: more seeing per second of training than a question brings."""
 
@@ -59,6 +62,8 @@ def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int
     scene, question, rng = sample(split, seed, index, things)
     if kind == "think":
         return _think(scene, ask(scene, rng, SELDOM[int(rng.integers(len(SELDOM)))]))
+    if kind == "begin":
+        return _begin(scene, question, rng)
     query = as_query(question)
     if kind == "look":
         return Row(chat(LOOK), teacher.tagged({Stage.CAPTION: teacher.caption(scene)}) + END, render(scene))
@@ -70,10 +75,19 @@ def build(kind: str, split: Split, seed: int, index: int, things: tuple[int, int
 
 
 def _think(scene: Scene, question: Question) -> Row:
-    stages = teacher.teach(scene, question)
-    begun = f"{Stage.REASONING.open_tag}#1"
-    before, after = teacher.tagged(stages).split(begun)
-    return Row(chat(question_text(as_query(question))) + before + begun, after + END, render(scene))
+    before, after = _parted(scene, question, "careful", _OPENED + "#1")
+    return Row(before, after + END, render(scene))
+
+
+def _begin(scene: Scene, question: Question, rng: np.random.Generator) -> Row:
+    before, after = _parted(scene, question, _manner(rng), _OPENED)
+    return Row(before, after.split(" ", 1)[0], render(scene))
+
+
+def _parted(scene: Scene, question: Question, manner: teacher.Manner, at: str) -> tuple[str, str]:
+    """A prompt with the answer up to and with `at`, and the rest of the answer."""
+    before, after = teacher.tagged(teacher.teach(scene, question, manner)).split(at)
+    return chat(question_text(as_query(question))) + before + at, after
 
 
 def _manner(rng: np.random.Generator) -> teacher.Manner:
