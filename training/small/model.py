@@ -92,6 +92,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> MllamaProcessor:
 def save(model: MllamaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a folder that `AutoModelForImageTextToText` and `AutoProcessor` load: weights in bf16."""
     folder.mkdir(parents=True, exist_ok=True)
+    model.config.use_cache = True  # the trainer turns it off
     half = {name: value.detach().to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=half)
     build_processor(tokenizer).save_pretrained(folder)
