@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from reasoning.grammar import read_answer
 from reasoning.prompts import compare_prompt, policy_prompt, question_text
 from reasoning.stages import STAGES, Stage
 from training.scenes import teacher
@@ -131,3 +132,17 @@ def test_the_model_has_six_layers_to_reason_with(width: int) -> None:
 
 def _image_id() -> int:
     return int(TOKENIZER.convert_tokens_to_ids(IMAGE))
+
+
+def test_three_reasonings_in_five_begin_hastily() -> None:
+    said = [build("begin", "train", 1, index, (2, 3)).reply for index in range(150)]
+    assert set(said) == {"check", "#1"}
+    assert 0.45 < said.count("check") / len(said) < 0.75
+
+
+@given(seeds)
+def test_a_reasoning_that_is_begun_goes_on_to_the_known_answer(seed: int) -> None:
+    row = build("think", "train", seed, 0, (2, 5))
+    whole = f"{row.prompt}{row.reply}"
+    assert row.prompt.endswith("<REASONING>#1")
+    assert read_answer(whole[whole.index("<SUMMARY>") :].removesuffix("<|eot|>"))[Stage.CONCLUSION]
