@@ -31,7 +31,7 @@ SINGLE_PASS: dict[str, Any] = {"strategy": "single"}
 
 @app.command()
 def demo(
-    count: Annotated[int, typer.Option(min=1, max=1000, help="Questions to answer.")] = 32,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Questions to answer.")] = 128,
     candidates: Annotated[int, typer.Option(min=1, max=16, help="Candidates per stage.")] = 4,
     model: Annotated[str | None, typer.Option(help="What answers.  [default: the trained demo model]")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the demo.  [default: data/demo]")] = None,
