@@ -13,7 +13,7 @@ LABELS = {
     "sequential": "published algorithm, one call at a time",
     "batched": "generate with num_return_sequences",
     "engine": "this engine",
-    "service": "this engine with the product's search (both orders, equal candidates merged)",
+    "service": "this engine, the product's own search",
 }
 
 
