@@ -33,8 +33,7 @@ SELDOM: tuple[Family, ...] = ("attribute", "attribute", "relation", "relation", 
 
 HASTY = 0.6
 """Share of policy rows whose teacher reasons hastily. Data from many hands are like this, and it is what a search has
-to gain from: the likeliest manner is not the one that is right most often, and a judge that learns from outcomes
-can tell."""
+to gain from: the likeliest manner is not the one that is right most often, and a judge can tell."""
 
 _OPENED = Stage.REASONING.open_tag
 LOOK = "Look."
