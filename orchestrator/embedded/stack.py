@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -72,7 +73,7 @@ def running(settings: Settings, *, logs: Path | None = None) -> Iterator[Stack]:
     Raises:
         FolderInUse: another stack runs on the data folder.
         BadInput: the port is taken, the address is not safe, or a setting cannot be used.
-        StackFailed: the database could not be brought up to date.
+        StackFailed: database or object store cannot be made ready.
     """
     folder = settings.data_dir.resolve()
     refuse_unsafe(settings)
@@ -87,7 +88,7 @@ def running(settings: Settings, *, logs: Path | None = None) -> Iterator[Stack]:
             programs.append(Program("broker", valkey.command(folder, path), _log(logs or folder / "logs", "broker")))
             broker = valkey.broker_url(path)
         environment = child_environment(settings, broker, os.environ)
-        _upgrade_database(environment)
+        _prepare(environment)
         programs += [Program(name, stagebeam(name), _log(logs, name)) for name in services()]
         supervisor = stack.enter_context(Supervisor(programs, environment, held=(lock,)))
         yield Stack(url_of(settings), supervisor)
@@ -153,17 +154,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _upgrade_database(environment: Mapping[str, str]) -> None:
+def _prepare(environment: Mapping[str, str]) -> None:
     # As a process of its own, so that this one stays small: it only watches.
     done = subprocess.run(
-        [*tethered(), *stagebeam("db", "upgrade", "--json")],
+        [*tethered(), *stagebeam("prepare", "--json")],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise StackFailed(f"the database could not be brought up to date: {done.stderr.strip()}")
+        raise StackFailed(f"database and object store could not be made ready: {_message(done.stderr)}")
+
+
+def _message(written: str) -> str:
+    """What a command said with `--json` on its last line before it failed; all of it where that is no document."""
+    *_, last = written.strip().splitlines() or [""]
+    try:
+        return str(json.loads(last)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return written.strip()
 
 
 def _log(logs: Path | None, name: str) -> Path | None:

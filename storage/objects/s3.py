@@ -32,6 +32,10 @@ MAX_URL_S = 7 * 86400
 ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
 THERE = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
 FULL = frozenset({"507", "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "StorageFull"})
+ADVICE = (
+    "Check its name, STAGEBEAM_S3_ENDPOINT_URL, STAGEBEAM_S3_REGION and the access key; "
+    "where the key may make no bucket, make it by hand."
+)
 REFUSED = frozenset(
     {"401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoSuchBucket"}
     | {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
@@ -131,22 +135,27 @@ class S3Store:
             return {"conditional_put": self.conditional_put(), "urls": True}
         except (Transient, FileNotFoundError) as error:
             raise BadInput(
-                f"the bucket {self.bucket} cannot be used: {error}. "
-                "Check its name, STAGEBEAM_S3_ENDPOINT_URL, STAGEBEAM_S3_REGION and the access key.",
+                f"the bucket {self.bucket} cannot be used: {error.__cause__}. {ADVICE}",
                 code="object_store_refused",
                 field="STAGEBEAM_OBJECT_STORE",
             ) from error
 
     def make_bucket(self) -> bool:
         """Create the bucket; False when it is there already. Raises Transient when the server refuses or is away."""
-        with _translated(self.bucket):
-            try:
-                self._client.head_bucket(Bucket=self.bucket)
-            except ClientError as error:
-                if _code(error) not in ABSENT | {"NoSuchBucket"}:
-                    raise
-                self._client.create_bucket(Bucket=self.bucket)
-                return True
+        try:
+            with _translated(self.bucket):
+                return self._make_bucket()
+        except Transient as error:
+            raise Transient(f"the bucket {self.bucket} is missing or not ours: {error.__cause__}. {ADVICE}") from error
+
+    def _make_bucket(self) -> bool:
+        try:
+            self._client.head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if _code(error) not in ABSENT | {"NoSuchBucket"}:
+                raise
+            self._client.create_bucket(Bucket=self.bucket)
+            return True
         return False
 
     def conditional_put(self) -> bool:

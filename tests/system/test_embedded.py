@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -19,7 +21,7 @@ from orchestrator.embedded.supervisor import LONGEST_PAUSE_S, Program, Superviso
 from reasoning.errors import BadInput
 from tests.api.conftest import line
 from tests.running.up import up
-from tests.services.processes import wrapped
+from tests.services.processes import free_port, wrapped
 from tests.system.driving import Client
 from tests.waiting import wait_until
 
@@ -121,6 +123,31 @@ def test_up_resumes_after_a_kill_and_stops_cleanly(tmp_path: Path) -> None:
         assert client.job(job_id)["counts"]["done"] == 40
         resumed.process.send_signal(signal.SIGINT)
         assert resumed.process.wait(25) == 0
+
+
+def _bucket(endpoint: str, name: str) -> dict[str, str]:
+    keys = {"STAGEBEAM_S3_ACCESS_KEY_ID": "key", "STAGEBEAM_S3_SECRET_ACCESS_KEY": "secret"}
+    return {"STAGEBEAM_OBJECT_STORE": f"s3://{name}", "STAGEBEAM_S3_ENDPOINT_URL": endpoint, **keys}
+
+
+@pytest.mark.timeout(120)
+def test_up_makes_a_bucket_that_is_missing(tmp_path: Path, s3_server: str, s3_client: Any) -> None:
+    name = f"b{uuid4().hex}"
+    with up(tmp_path / "data", settings=_bucket(s3_server, name)) as stack, Client(stack.url) as client:
+        job_id = client.post("/api/jobs", {"lines": [line("q")]})["id"]
+        wait_until(lambda: client.ended(job_id), 40, what="the job ended")
+        assert len(client.output(job_id)) == 1
+    assert s3_client.list_objects_v2(Bucket=name)["KeyCount"] > 0
+
+
+@pytest.mark.timeout(120)
+def test_up_refuses_a_bucket_that_can_be_neither_used_nor_made(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "orchestrator.cli", "up", "--port", "0", "--data", str(tmp_path / "data")]
+    environment = {**os.environ, **_bucket(f"http://127.0.0.1:{free_port()}", "nowhere")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+    assert done.returncode == 4
+    assert "the bucket nowhere is missing or not ours" in done.stderr
+    assert "Check its name, STAGEBEAM_S3_ENDPOINT_URL" in done.stderr
 
 
 def _runs(pid: int) -> bool:
