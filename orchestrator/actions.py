@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, update
 
+from orchestrator.cancelling import Step, step
 from reasoning.errors import BadInput
 from reasoning.records import CallStatus
 from storage import jobs, queries, transitions
@@ -19,26 +20,34 @@ RETRY_AT_ONCE = 2000
 """Queries put back per statement."""
 
 
-def cancel_job(db: Database, job_id: str, now: float, reason: str) -> str:
-    """Stop a job: nothing new starts, queries in hand end as cancelled, finished ones keep their answers.
+def cancel_job(db: Database, job_id: str, now: float, reason: str, *, at_once: bool = False) -> str:
+    """Stop a job: nothing new starts, and queries that run go on to their answers (`orchestrator.cancelling`).
 
-    Cancelling a job that is being cancelled changes nothing. Returns the status after the call.
+    `at_once` gives those up too, also in a job that is being cancelled; any other second ask changes nothing.
+    Answers that are there are kept. Returns the status after the call.
 
     Raises:
         BadInput: the job has ended (`job_ended`).
     """
     with db.write() as conn:
-        job = jobs.get(conn, job_id)
+        job = jobs.locked(conn, job_id)
         if job is None:
             raise _unknown(job_id)
-        if job.status in ("cancelling", "cancelled") or job.cancelling_at is not None:
-            return str(job.status)
-        if job.status not in OPEN:
+        asked = step(
+            job.status, cancelling=job.cancelling_at is not None, killed=job.killed_at is not None, at_once=at_once
+        )
+        if asked is Step.REFUSE:
             raise BadInput(
                 f"job {job_id} is {job.status}; only a job that is validating or running can be cancelled",
                 code="job_ended",
             )
-        transitions.move_job(conn, job_id, "cancelling", now, reason=reason)
+        if asked is Step.NOTHING:
+            return str(job.status)
+        killed_at = now if asked is Step.KILL else None
+        if job.status == "cancelling":
+            jobs.kill(conn, job_id, now, reason)
+        else:
+            transitions.move_job(conn, job_id, "cancelling", now, reason=reason, killed_at=killed_at)
     return "cancelling"
 
 

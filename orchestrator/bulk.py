@@ -80,7 +80,7 @@ def _retry(conn: Connection, job: Any, ids: list[int], now: float, reason: str) 
     """Put queries back; a job that had ended runs again."""
     refuse_removed(job)
     if job.status in ("completed", "cancelled", "expired"):
-        transitions.move_job(conn, job.id, "running", now, reason=reason, expires_at=None, cancelling_at=None)
+        transitions.move_job(conn, job.id, "running", now, reason=reason, expires_at=None)
     elif job.status != "running":
         raise BadInput(f"job {job.id} is {job.status}; retry when it has ended", code="job_running")
     conn.execute(delete(_CALLS).where(any_of(_CALLS.c.query_id, ids), _CALLS.c.status != CallStatus.DONE.value))

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from orchestrator.advance import Advanced, Outgoing, advance, chunked
+from orchestrator.cancelling import gives_up
 from storage import calls, jobs, planning, queries, transitions
 from storage.database import Database
 from storage.settings import Settings
@@ -112,7 +113,8 @@ def _jobs_to_move(db: Database) -> list[Any]:
 def _move_job(db: Database, job: Any, now: float) -> None:
     expired = job.status == "running" and job.expires_at is not None and job.expires_at < now
     if job.status == "cancelling":
-        _end_queries(db, job, "cancelled", ("waiting", "running"), now)
+        given_up = gives_up(job.cancelling_at, job.killed_at, now)
+        _end_queries(db, job, "cancelled", ("waiting", "running") if given_up else ("waiting",), now)
     elif expired:
         _end_queries(db, job, "expired", ("waiting",), now)
         _answer_with_best_so_far(db, job, now)

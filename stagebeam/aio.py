@@ -93,9 +93,9 @@ class AsyncClient:
             pause = min(LONGEST_POLL_S, pause * 1.2)
         return job
 
-    async def cancel(self, job_id: str, reason: str = "") -> Job:
-        """Stop a job; what is answered stays."""
-        return await self._do(calls.action(job_id, "cancel", reason))
+    async def cancel(self, job_id: str, reason: str = "", *, now: bool = False) -> Job:
+        """Start nothing more; what runs may end within ten minutes, or is given up with `now`. Answers stay."""
+        return await self._do(calls.cancel(job_id, reason, now=now))
 
     async def pause(self, job_id: str, reason: str = "") -> Job:
         """Start no more of its queries."""

@@ -42,9 +42,15 @@ def jobs(limit: int, status: Sequence[str], name: str | None) -> Call[list[Job]]
     return Call("GET", "/api/jobs", lambda page: [Job.of(item) for item in page["data"]], params)
 
 
-def action(job_id: str, verb: str, reason: str) -> Call[Job]:
+def action(job_id: str, verb: str, reason: str, **more: Any) -> Call[Job]:
     """`verb` is cancel, pause, resume or retry."""
-    return Call("POST", f"{job_path(job_id)}/{verb}", Job.of, json={"reason": reason} if reason else None)
+    body = {"reason": reason, **more} if reason else more
+    return Call("POST", f"{job_path(job_id)}/{verb}", Job.of, json=body or None)
+
+
+def cancel(job_id: str, reason: str, *, now: bool) -> Call[Job]:
+    """Nothing new starts; with `now` what runs is given up too."""
+    return action(job_id, "cancel", reason, now=True) if now else action(job_id, "cancel", reason)
 
 
 def clone(job_id: str, changes: Mapping[str, Any]) -> Call[Job]:

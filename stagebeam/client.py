@@ -115,9 +115,9 @@ class Client:
             pause = min(LONGEST_POLL_S, pause * 1.2)
         return job
 
-    def cancel(self, job_id: str, reason: str = "") -> Job:
-        """Stop a job; what is answered stays."""
-        return self._do(calls.action(job_id, "cancel", reason))
+    def cancel(self, job_id: str, reason: str = "", *, now: bool = False) -> Job:
+        """Start nothing more; what runs may end within ten minutes, or is given up with `now`. Answers stay."""
+        return self._do(calls.cancel(job_id, reason, now=now))
 
     def pause(self, job_id: str, reason: str = "") -> Job:
         """Start no more of its queries."""

@@ -78,11 +78,18 @@ _CLAIMED = (
     *(_CALLS.c.key, _CALLS.c.kind, _CALLS.c.stage, _CALLS.c.round, _CALLS.c.request),
 )
 _WANTED = (
-    select(and_(_QUERIES.c.status == "running", _JOBS.c.status == "running"))
+    select(
+        and_(
+            _QUERIES.c.status == "running",
+            _JOBS.c.status.in_(("running", "cancelling")),
+            _JOBS.c.killed_at.is_(None),
+        )
+    )
     .where(_QUERIES.c.id == _CALLS.c.query_id, _JOBS.c.id == _QUERIES.c.job_id)
     .scalar_subquery()
 )
-"""Somebody still waits for the call: its query and its job run. A pause stops admission, not what runs already.
+"""Somebody still waits for the call: its query runs and its job was not given up. A pause stops admission, and so
+does a cancel, not what runs already.
 
 A scalar subquery is looked up row by row. As a join, a database without statistics begins with all running
 queries instead of the few calls that are named.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, or_, select, update
 
 from storage.tables import Job, JobCounters, QueueControl
 
@@ -62,8 +62,14 @@ def locked(conn: Connection, job_id: str) -> Any | None:
     return conn.execute(select(_JOBS).where(_JOBS.c.id == job_id).with_for_update()).one_or_none()
 
 
+def kill(conn: Connection, job_id: str, now: float, reason: str) -> None:
+    """Note that what still runs of a job in `cancelling` is to be given up."""
+    asked = update(_JOBS).where(_JOBS.c.id == job_id, _JOBS.c.status == "cancelling", _JOBS.c.killed_at.is_(None))
+    conn.execute(asked.values(killed_at=now, status_reason=reason))
+
+
 def loads(conn: Connection) -> list[JobLoad]:
-    """Every running job that is not finished, paused ones only with what still runs."""
+    """Every job that is not finished, those that are paused or being cancelled only with what still runs."""
     ended = _COUNTERS.c.done + _COUNTERS.c.degraded + _COUNTERS.c.failed
     spent = _COUNTERS.c.kept_tokens + _COUNTERS.c.discarded_tokens + _COUNTERS.c.judged_tokens
     statement = (
@@ -73,7 +79,7 @@ def loads(conn: Connection) -> list[JobLoad]:
             _JOBS.c.priority,
             _JOBS.c.weight,
             _JOBS.c.policy,
-            _JOBS.c.paused_at,
+            or_(_JOBS.c.paused_at.is_not(None), _JOBS.c.status == "cancelling").label("held"),
             _COUNTERS.c.waiting,
             _COUNTERS.c.running,
             ended.label("ended"),
@@ -81,7 +87,7 @@ def loads(conn: Connection) -> list[JobLoad]:
             _COUNTERS.c.admitted_tokens,
         )
         .join(_COUNTERS, _COUNTERS.c.job_id == _JOBS.c.id)
-        .where(_JOBS.c.status == "running", _COUNTERS.c.waiting + _COUNTERS.c.running > 0)
+        .where(_JOBS.c.status.in_(("running", "cancelling")), _COUNTERS.c.waiting + _COUNTERS.c.running > 0)
         .order_by(_JOBS.c.created_at, _JOBS.c.id)
     )
     return [
@@ -91,7 +97,7 @@ def loads(conn: Connection) -> list[JobLoad]:
             priority=row.priority,
             weight=row.weight,
             policy=row.policy,
-            waiting=0 if row.paused_at is not None else row.waiting,
+            waiting=0 if row.held else row.waiting,
             running=row.running,
             ended=row.ended,
             spent_tokens=row.spent,

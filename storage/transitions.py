@@ -28,7 +28,7 @@ def _moves(**following: str) -> Moves:
 JOB_MOVES = _moves(
     validating="running failed cancelling",  # failed: a bad line under on_bad_line=fail, or an unreadable file
     running="finalizing cancelling",  # finalizing: every query ended, or the job's time is over
-    cancelling="finalizing",  # the open calls were stopped
+    cancelling="finalizing",  # nothing runs any more
     finalizing="completed expired cancelled",  # the files are written; the reason decides which
     completed="running",  # retry of the queries that failed
     expired="running",
@@ -184,13 +184,19 @@ def add_counts(conn: Connection, job_id: str, increments: Mapping[str, float]) -
 def move_job(conn: Connection, job_id: str, to: str, now: float, reason: str, **columns: Any) -> bool:
     """Move a job and record why; False when its status does not allow it (any more).
 
-    Stamps `started_at`, `finalizing_at`, `cancelling_at` or `ended_at`; a retry clears the last three.
+    Stamps `started_at`, `finalizing_at`, `cancelling_at` or `ended_at`; a retry clears the last three and `killed_at`.
 
     Raises:
         InvariantBroken: `to` is no job status.
     """
     stamps: dict[str, dict[str, Any]] = {
-        "running": {"started_at": now, "finalizing_at": None, "cancelling_at": None, "ended_at": None},
+        "running": {
+            "started_at": now,
+            "finalizing_at": None,
+            "cancelling_at": None,
+            "killed_at": None,
+            "ended_at": None,
+        },
         "finalizing": {"finalizing_at": now},
         "cancelling": {"cancelling_at": now},
     }

@@ -58,6 +58,7 @@ def job_document(row: Any, now: float) -> dict[str, Any]:
         "started_at": row.started_at,
         "finalizing_at": row.finalizing_at,
         "cancelling_at": row.cancelling_at,
+        "killed_at": row.killed_at,
         "paused_at": row.paused_at,
         "expires_at": row.expires_at,
         "ended_at": row.ended_at,

@@ -30,7 +30,14 @@ class Change(BaseModel):
     )
 
 
+class Cancel(Change):
+    """The body of a cancel; may be left out."""
+
+    now: bool = Field(default=False, description="Give up what runs, too; also for a job that is being cancelled.")
+
+
 Why = Annotated[Change | None, Body()]
+WhyCancel = Annotated[Cancel | None, Body()]
 
 
 @router.get("")
@@ -58,12 +65,14 @@ def show_job(job_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
 
 
 @router.post("/{job_id}/cancel")
-def cancel(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
-    """Stop a job. Queries in hand end as cancelled; finished ones keep their answers."""
+def cancel(job_id: str, use: Use, caller: Operator, why: WhyCancel = None, dry_run: DryRun = False) -> dict[str, Any]:
+    """Stop a job: nothing new starts, what runs may end within ten minutes. With `now` that is given up too."""
     job_or_404(use, caller, job_id)
+    at_once = why is not None and why.now
     if not dry_run:
-        actions.cancel_job(use.db, job_id, use.now(), _reason(why, "cancelled by the submitter"))
-    return _changed(use, caller, job_id, "job.cancel", why, dry_run=dry_run)
+        reason = _reason(why, "cancelled by the submitter")
+        actions.cancel_job(use.db, job_id, use.now(), reason, at_once=at_once)
+    return _changed(use, caller, job_id, "job.cancel_now" if at_once else "job.cancel", why, dry_run=dry_run)
 
 
 @router.post("/{job_id}/retry")

@@ -112,9 +112,21 @@ def watch(job: JobId, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def cancel(job: JobId, reason: Reason = "", dry_run: DryRun = False, as_json: AsJson = False) -> None:
-    """Stop a job; queries that ended keep their answers."""
-    _act(job, "cancel", reason, dry_run=dry_run, as_json=as_json)
+def cancel(
+    job: JobId,
+    reason: Reason = "",
+    now: Annotated[bool, typer.Option("--now", help="Give up the queries that run, too.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a job: nothing new starts, and queries that run may end within ten minutes. Answers are kept.
+
+    A second cancel with --now gives up what still runs; the first may have it at once.
+    """
+    found = _act(job, "cancel", reason, dry_run=dry_run, as_json=as_json, **({"now": True} if now else {}))
+    running = found["counts"]["running"]
+    if running and found["status"] == "cancelling" and found["killed_at"] is None:
+        say(f"{running} queries still run and may end; to give them up: stagebeam job cancel {job} --now")
 
 
 @app.command()
@@ -219,12 +231,14 @@ def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     raise typer.Exit(Exit.BAD_INPUT if plan["error_count"] else Exit.OK)
 
 
-def _act(job: str, action: str, reason: str, *, dry_run: bool, as_json: bool) -> None:
+def _act(job: str, action: str, reason: str, *, dry_run: bool, as_json: bool, **more: Any) -> dict[str, Any]:
     from orchestrator.cli.terminal.client import connect
 
+    body = {"reason": reason, **more} if reason else more
     with connect() as api:
-        found = api.post(f"{_path(job)}/{action}", {"reason": reason} if reason else None, dry_run=dry_run or None)
+        found: dict[str, Any] = api.post(f"{_path(job)}/{action}", body or None, dry_run=dry_run or None)
     document(found if as_json else {name: found[name] for name in SUMMARY}, as_json=as_json)
+    return found
 
 
 def _path(job: str) -> str:

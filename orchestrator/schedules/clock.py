@@ -20,7 +20,7 @@ from orchestrator.schedules.occurrences import begins_at
 from orchestrator.schedules.overlap import Placing, place
 from orchestrator.schedules.records import plan_of
 from reasoning.errors import BadInput
-from storage import schedules, slots, transitions
+from storage import jobs, schedules, slots, transitions
 from storage.database import Database
 
 log = structlog.get_logger()
@@ -131,7 +131,9 @@ def cancel_open(conn: Connection, schedule_id: str, now: float) -> None:
         if slot.status == "pending":
             transitions.move_slot(conn, slot.id, "cancelled", now, _REPLACED["reason"], note=_REPLACED["note"])
         else:
-            transitions.move_job(conn, slot.job_id, "cancelling", now, reason="a newer slot of its schedule is due")
+            reason = "a newer slot of its schedule is due"
+            if not transitions.move_job(conn, slot.job_id, "cancelling", now, reason=reason, killed_at=now):
+                jobs.kill(conn, slot.job_id, now, reason)
 
 
 def _stop(conn: Connection, row: Any, error: BadInput, now: float) -> None:

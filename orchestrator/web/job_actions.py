@@ -20,10 +20,11 @@ ANSWERED = ("done", "degraded")
 
 
 def cancel(ask: Ask) -> Response:
-    """Stop a job."""
+    """Stop a job; with `now` what runs is given up, too."""
     job_id, reason = _named(ask)
-    actions.cancel_job(ask.use.db, job_id, ask.use.now(), reason)
-    return _done(ask, job_id, "cancel", reason)
+    at_once = ask.field("now") == "1"
+    actions.cancel_job(ask.use.db, job_id, ask.use.now(), reason, at_once=at_once)
+    return _done(ask, job_id, "cancel_now" if at_once else "cancel", reason)
 
 
 def pause(ask: Ask) -> Response:

@@ -108,15 +108,23 @@ def _settled(job: Any, left: int, *, forsaken: bool) -> str | None:
     """What to say where the pace plays no part; None where it does, and of a job that has ended."""
     if job.status in JOB_ENDED:
         return None
+    if job.status == "cancelling":
+        return _leaving(job)
     if job.status != "running":
-        return {"validating": "the lines are checked", "cancelling": "the last calls are stopped"}.get(
-            job.status, "the files are written"
-        )
+        return "the lines are checked" if job.status == "validating" else "the files are written"
     if job.paused_at is not None:
         return "paused: what runs goes on, nothing new starts"
     if not left:
         return "the files come next"
     return "no worker serves this model" if forsaken else None
+
+
+def _leaving(job: Any) -> str:
+    """What a job that is being cancelled waits for."""
+    if job.killed_at is not None or not job.running:
+        return "what was open is given up"
+    queries = "query that runs" if job.running == 1 else "queries that run"
+    return f"nothing new starts; {job.running} {queries} may still end"
 
 
 def _minutes(value: float) -> str:

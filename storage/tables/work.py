@@ -62,6 +62,8 @@ class Job(Base):
     started_at: Mapped[float | None]
     finalizing_at: Mapped[float | None]
     cancelling_at: Mapped[float | None]
+    killed_at: Mapped[float | None]
+    """When what still ran of a job in `cancelling` was given up as well."""
     ended_at: Mapped[float | None]
     status_reason: Mapped[str | None]
     """Why the last move was made, for people."""

@@ -71,7 +71,13 @@ def test_steering(server: Server) -> None:
     assert server.http.post(f"/api/jobs/{job_id}/pause", json={"reason": "lunch"}).json()["paused"]
     assert not server.http.post(f"/api/jobs/{job_id}/resume").json()["paused"]
     assert server.http.post(f"/api/jobs/{job_id}/cancel?dry_run=true").json()["status"] == "running"
-    assert server.http.post(f"/api/jobs/{job_id}/cancel").json()["status"] == "cancelling"
+    stopped = server.http.post(f"/api/jobs/{job_id}/cancel").json()
+    assert (stopped["status"], stopped["killed_at"]) == ("cancelling", None)
+    again = server.http.post(f"/api/jobs/{job_id}/cancel").json()
+    assert (again["cancelling_at"], again["killed_at"]) == (stopped["cancelling_at"], None)
+    assert server.http.post(f"/api/jobs/{job_id}/cancel?dry_run=true", json={"now": True}).json()["killed_at"] is None
+    assert server.http.post(f"/api/jobs/{job_id}/cancel", json={"now": True}).json()["killed_at"] is not None
+    assert server.http.post(f"/api/jobs/{job_id}/pause", json={"now": True}).status_code == 422
     server.run(job_id)
     job = server.http.get(f"/api/jobs/{job_id}").json()
     assert (job["status"], job["counts"]["cancelled"]) == ("cancelled", 2)

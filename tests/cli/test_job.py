@@ -157,7 +157,11 @@ def test_steering_and_detaching(shell: Shell) -> None:
     assert "paused" in shell("job", "pause", job["id"], "--reason", "lunch", "--json").stdout
     assert shell("job", "resume", job["id"]).returncode == 0
     assert json.loads(shell("job", "cancel", job["id"], "--dry-run", "--json").stdout)["status"] == "running"
-    assert json.loads(shell("job", "cancel", job["id"], "--json").stdout)["status"] in ("cancelling", "cancelled")
+    first = shell("job", "cancel", job["id"], "--json")
+    assert json.loads(first.stdout)["status"] == "cancelling"
+    assert f"stagebeam job cancel {job['id']} --now" in first.stderr
+    second = json.loads(shell("job", "cancel", job["id"], "--now", "--json").stdout)
+    assert second["killed_at"] is not None
     assert shell("job", "watch", job["id"]).returncode == 1
     assert shell("job", "cancel", job["id"]).returncode in (0, 4)
     assert shell("job", "show", "job_none").returncode == 3

@@ -82,7 +82,7 @@ def test_a_job_is_paused_resumed_and_cancelled(live: str):
         paused = client.pause(job.id, "look first")
         assert paused.raw["paused"]
         assert not client.resume(job.id).raw["paused"]
-        client.cancel(job.id)
+        assert client.cancel(job.id, "no time", now=True).raw["killed_at"] is not None
         ended = client.wait(job.id, WAIT_S)
         assert ended.status == "cancelled"
         again = client.retry(job.id) if ended.counts.cancelled else ended

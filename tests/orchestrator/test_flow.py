@@ -10,7 +10,10 @@ import pytest
 
 from orchestrator.actions import cancel_job, pause_job, resume_job, retry_job
 from orchestrator.advance import advance
+from orchestrator.cancelling import GRACE_S
+from orchestrator.dispatch import dispatch
 from orchestrator.fold import fold
+from orchestrator.reconcile import reconcile
 from orchestrator.results import result_lines
 from orchestrator.traces import trace_of
 from reasoning.errors import BadInput
@@ -106,24 +109,74 @@ def test_the_wire_holds_a_window_whatever_the_job_holds(database: Database, stor
     assert most[1] <= most[0] + 4
 
 
-def test_cancel_keeps_what_is_finished_and_ends_the_rest(stack: Stack) -> None:
-    job_id = stack.submit("job_a", 60, policy=POLICY)
+def _under_way(stack: Stack, job_id: str) -> dict[str, str]:
+    """Work until some queries are done while others run and wait; the answers so far."""
     with stack.worker() as pipeline:
         while not stack.job(job_id).done:
             stack.step(pipeline)
-        finished = {row.custom_id: row.answer for row in stack.queries(job_id) if row.status == "done"}
-        assert cancel_job(stack.db, job_id, stack.now, "no longer needed") == "cancelling"
-        assert cancel_job(stack.db, job_id, stack.now, "again") == "cancelling"
+    stack.send(dispatch(stack.db, stack.settings, stack.now).outgoing)
+    job = stack.job(job_id)
+    assert min(job.done, job.running, job.waiting) > 0
+    return {row.custom_id: row.answer for row in stack.queries(job_id) if row.status == "done"}
+
+
+def test_cancel_lets_what_runs_end_and_starts_nothing_new(stack: Stack) -> None:
+    calm = stack.submit("job_calm", 60, policy=POLICY)
+    stack.run(calm)
+    job_id = stack.submit("job_a", 60, policy=POLICY)
+    _under_way(stack, job_id)
+    started = {row.custom_id for row in stack.queries(job_id) if row.status != "waiting"}
+    assert cancel_job(stack.db, job_id, stack.now, "no longer needed") == "cancelling"
+    assert cancel_job(stack.db, job_id, stack.now, "sent twice") == "cancelling"
+    assert stack.job(job_id).status_reason == "no longer needed"
     stack.run(job_id)
     job = stack.job(job_id)
-    assert job.status == "cancelled"
-    assert job.cancelled + job.done == 60
-    assert job.cancelled > 0
+    assert (job.status, job.killed_at) == ("cancelled", None)
+    assert {row[0] for row in stack.answers(job_id) if row[1] == "done"} == started
+    assert [row for row in stack.answers(job_id) if row[0] in started] == [
+        row for row in stack.answers(calm) if row[0] in started
+    ]
+    assert job.cancelled == 60 - len(started)
+    assert job.error_file_id is not None
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_cancel_at_once_gives_up_what_runs_and_keeps_what_is_finished(stack: Stack, asked_before: bool) -> None:
+    job_id = stack.submit("job_a", 60, policy=POLICY)
+    finished = _under_way(stack, job_id)
+    if asked_before:
+        cancel_job(stack.db, job_id, stack.now, "no longer needed")
+    assert cancel_job(stack.db, job_id, stack.now, "I cannot wait", at_once=True) == "cancelling"
+    with stack.worker() as pipeline:
+        queued = [call.id for call in stack.calls(job_id) if call.status == "queued"]
+        assert queued
+        pipeline.run("generate", queued, 5)
+        assert {call.status for call in stack.calls(job_id) if call.id in queued} == {"queued"}  # nobody takes them
+    stack.run(job_id)
+    job = stack.job(job_id)
+    assert (job.status, job.status_reason) == ("cancelled", "I cannot wait")
     assert {row.custom_id: row.answer for row in stack.queries(job_id) if row.status == "done"} == finished
+    assert job.cancelled == 60 - len(finished)
     assert job.error_file_id is not None
     assert {call.status for call in stack.calls(job_id)} <= {"done", "cancelled"}
     with pytest.raises(BadInput, match="cancelled"):
         pause_job(stack.db, job_id, stack.now, "too late")
+    assert cancel_job(stack.db, job_id, stack.now, "late", at_once=True) == "cancelled"
+    retry_job(stack.db, job_id, stack.now, "after all")
+    assert stack.job(job_id).killed_at is None
+    stack.run(job_id)
+    assert stack.job(job_id).done == 60
+
+
+def test_what_runs_in_a_cancelled_job_does_not_run_for_ever(stack: Stack) -> None:
+    job_id = stack.submit("job_a", 60, policy=POLICY)
+    _under_way(stack, job_id)
+    cancel_job(stack.db, job_id, stack.now, "no longer needed")
+    running = stack.job(job_id).running
+    reconcile(stack.db, stack.settings, stack.wire.depth, stack.now + GRACE_S - 1)
+    assert (stack.job(job_id).running, stack.job(job_id).waiting) == (running, 0)
+    reconcile(stack.db, stack.settings, stack.wire.depth, stack.now + GRACE_S)
+    assert (stack.job(job_id).running, stack.job(job_id).status) == (0, "finalizing")
 
 
 def test_retry_starts_only_what_failed_and_gives_the_same_answers(database: Database, store: ObjectStore) -> None:

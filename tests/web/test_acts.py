@@ -59,6 +59,25 @@ def test_pause_resume_and_cancel(site: Site):
     assert "wrong file" in listed
 
 
+def test_a_second_cancel_gives_up_what_runs(site: Site):
+    filler = site.filler()
+    job = filler.job(filler.scenes(range(3)), policy={"candidates": 2})
+    filler.run(job, queries_=2, steps=3)
+    assert "Stop now" not in site.get(f"/jobs/{job}").text
+    assert site.post(f"/jobs/{job}/cancel", {"reason": "wrong file"}).status_code == 303
+    page = site.get(f"/jobs/{job}").text
+    assert "nothing new starts; 2 queries that run may still end" in page
+    assert "The 2 queries that still run end as cancelled" in page
+    answer = site.post(f"/jobs/{job}/cancel", {"reason": "no time", "now": "1"})
+    assert "what still runs is given up" in site.get(answer.headers["location"]).text
+    assert status(site, job).killed_at is not None
+    assert "Stop now" not in site.get(f"/jobs/{job}").text
+    assert [entry[:1] + entry[2:] for entry in audited(site)] == [
+        ("job.cancel", "wrong file"),
+        ("job.cancel_now", "no time"),
+    ]
+
+
 def test_an_act_needs_its_reason(site: Site):
     job = running_job(site)
     for path in (f"/jobs/{job}/cancel", f"/jobs/{job}/pause", "/queues/pause"):

@@ -234,7 +234,8 @@ class _cancelled_unless_ended:  # noqa: N801 - read as a statement
 
     def _cancel(self) -> None:
         try:
-            actions.cancel_job(self._use.db, self._asked.job_id, self._use.now(), "the client went away")
+            # Nobody is left to read the answer.
+            actions.cancel_job(self._use.db, self._asked.job_id, self._use.now(), "the client went away", at_once=True)
         except BadInput:
             return  # it ended in the meantime
         log.info("A client went away.", action="chat.gone", job_id=self._asked.job_id)
