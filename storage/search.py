@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import ColumnElement, Text, and_, cast, or_
 
 from reasoning.errors import BadInput, nearest
 from storage.tables import Job, JobCounters, Query
@@ -24,7 +24,7 @@ _JOBS = Job.__table__
 _COUNTERS = JobCounters.__table__
 _QUERIES = Query.__table__
 
-JOB_FIELDS = ("status", "model", "name", "priority", "source", "is")
+JOB_FIELDS = ("status", "model", "name", "label", "priority", "source", "is")
 QUERY_FIELDS = ("status", "stage", "error", "degraded", "id", "line", "is")
 JOB_IS = ("active", "ended", "paused", "attention")
 QUERY_IS = ("ended", "open", "retried", "loose_format")
@@ -106,7 +106,9 @@ def job_conditions(terms: Terms) -> list[ColumnElement[bool]]:
         or_(_JOBS.c.name.contains(word, autoescape=True), _JOBS.c.id.startswith(word, autoescape=True))
         for word in terms.words
     ]
-    conditions += [or_(*(_job_is(value) for value in terms.fields[name])) for name in terms.fields if name == "is"]
+    for name, condition in (("is", _job_is), ("label", _label)):
+        if name in terms.fields:
+            conditions.append(or_(*(condition(value) for value in terms.fields[name])))
     return conditions
 
 
@@ -142,6 +144,13 @@ def _job_is(value: str) -> ColumnElement[bool]:
         "paused": and_(~ended, _JOBS.c.paused_at.is_not(None)),
         "attention": needs_attention(),
     }[value]
+
+
+def _label(label: str) -> ColumnElement[bool]:
+    """A job whose metadata has the key, or with `key=value` this value under it."""
+    key, equals, value = label.partition("=")
+    found = cast(_JOBS.c.attributes[key].as_string(), Text)
+    return found == value if equals else found.is_not(None)
 
 
 def needs_attention() -> ColumnElement[bool]:

@@ -13,9 +13,10 @@ from orchestrator.api.access import Operator, Viewer, record
 from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import job_document, page
 from orchestrator.api.errors import NotFound
-from orchestrator.api.paging import After, DryRun, Limit, Statuses
+from orchestrator.api.paging import After, DryRun, Filter, Limit, Statuses
 from orchestrator.api.services import Services, Use
 from storage.access import Caller
+from storage.search import job_terms
 
 router = APIRouter(route_class=JsonRoute, prefix="/api/jobs", tags=["jobs"])
 
@@ -50,11 +51,15 @@ def list_jobs(
     status: Statuses = [],  # noqa: B006 - FastAPI copies it
     name: str | None = None,
     model: str | None = None,
+    filter: Filter = "",  # noqa: A002 - the parameter's name
 ) -> dict[str, Any]:
     """Jobs of the project, newest first."""
     now = use.now()
+    terms = job_terms(filter)
     with use.db.read() as conn:
-        rows = reads.jobs_page(conn, caller.project_id, limit=limit, after=after, status=status, name=name, model=model)
+        rows = reads.jobs_page(
+            conn, caller.project_id, terms, limit=limit, after=after, status=status, name=name, model=model
+        )
     return page((job_document(row, now) for row in rows), limit=limit)
 
 

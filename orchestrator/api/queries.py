@@ -11,10 +11,11 @@ from orchestrator.api.access import Viewer
 from orchestrator.api.documents import page, query_document
 from orchestrator.api.errors import NotFound
 from orchestrator.api.jobs import job_or_404
-from orchestrator.api.paging import AfterLine, Limit, Statuses
+from orchestrator.api.paging import AfterLine, Filter, Limit, Statuses
 from orchestrator.api.services import Services, Use
 from orchestrator.traces import trace_of
 from storage.access import Caller
+from storage.search import query_terms
 
 router = APIRouter(prefix="/api", tags=["queries"])
 
@@ -31,11 +32,13 @@ def list_queries(
     after: AfterLine = 0,
     status: Statuses = [],  # noqa: B006 - FastAPI copies it
     custom_id: str | None = None,
+    filter: Filter = "",  # noqa: A002 - the parameter's name
 ) -> dict[str, Any]:
     """Queries of a job in the order of the input."""
     job = job_or_404(use, caller, job_id)
+    terms = query_terms(filter)
     with use.db.read() as conn:
-        rows = reads.queries_page(conn, job.id, limit=limit, after=after, status=status, custom_id=custom_id)
+        rows = reads.queries_page(conn, job.id, terms, limit=limit, after=after, status=status, custom_id=custom_id)
     return page(map(query_document, rows), limit=limit, cursor="line")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select
 
+from storage.search import Terms, job_conditions, query_conditions
 from storage.tables import Job, JobCounters, Query, Worker
 
 _JOBS = Job.__table__
@@ -31,6 +32,7 @@ def job(conn: Connection, project_id: str, job_id: str) -> Row[Any] | None:
 def jobs_page(
     conn: Connection,
     project_id: str,
+    terms: Terms,
     *,
     limit: int,
     after: str | None,
@@ -39,7 +41,7 @@ def jobs_page(
     model: str | None = None,
 ) -> Sequence[Row[Any]]:
     """Jobs of the project, newest first, `limit + 1` at most; `after` is the id of the last one seen."""
-    statement = _JOB_WITH_COUNTERS.where(_JOBS.c.project_id == project_id)
+    statement = _JOB_WITH_COUNTERS.where(_JOBS.c.project_id == project_id, *job_conditions(terms))
     if status:
         statement = statement.where(_JOBS.c.status.in_(status))
     if name:
@@ -56,6 +58,7 @@ def jobs_page(
 def queries_page(
     conn: Connection,
     job_id: str,
+    terms: Terms,
     *,
     limit: int,
     after: int,
@@ -63,7 +66,8 @@ def queries_page(
     custom_id: str | None = None,
 ) -> Sequence[Row[Any]]:
     """Queries of a job in line order, `limit + 1` at most, from the line after `after`."""
-    statement = select(_QUERIES).where(_QUERIES.c.job_id == job_id, _QUERIES.c.line > after)
+    where = (_QUERIES.c.job_id == job_id, _QUERIES.c.line > after, *query_conditions(terms))
+    statement = select(_QUERIES).where(*where)
     if status:
         statement = statement.where(_QUERIES.c.status.in_(status))
     if custom_id is not None:

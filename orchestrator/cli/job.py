@@ -46,6 +46,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a parameter for each flag
     split: Split = None,
     limit: Rows = None,
     name: Annotated[str | None, typer.Option(help="Name shown in lists.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="A word or KEY=VALUE to find it by; may be repeated.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until the job ends.")] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -57,6 +58,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a parameter for each flag
     from orchestrator.cli.terminal.client import connect
     from orchestrator.cli.terminal.datasets import Flags, send_input
     from orchestrator.cli.terminal.submission import policy_of
+    from orchestrator.labels import read
 
     flags = {"strategy": strategy, "candidates": candidates, "judge": judge, "mode": mode, "seed": seed}
     limits = {"temperature": temperature, "max_tokens": max_tokens, "deadline_s": deadline}
@@ -66,6 +68,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a parameter for each flag
         "priority": priority,
         "on_bad_line": on_bad_line,
         "name": name if name is not None else Path(file).name if file != "-" else None,
+        "metadata": read(label) if label else None,
     }
     with connect() as api:
         file_id = send_input(api, file, image_root or (), Flags(format, column, question, split, limit))
@@ -82,6 +85,7 @@ def submit(  # noqa: PLR0913, PLR0917 - a parameter for each flag
 def list_jobs(
     status: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
     name: Annotated[str | None, typer.Option(help="Only jobs whose name contains this.")] = None,
+    filter: Annotated[str | None, typer.Option(help='As on the page, such as "label:night is:attention".')] = None,  # noqa: A002
     limit: Annotated[int, typer.Option(min=1, help="Jobs at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +94,8 @@ def list_jobs(
 
     columns = ("id", "name", "status", "model", "counts.total", "counts.done", "counts.failed", "progress")
     with connect() as api:
-        listing(api.pages("/api/jobs", limit=limit, status=status or None, name=name), columns, as_json=as_json)
+        wanted = {"status": status or None, "name": name, "filter": filter}
+        listing(api.pages("/api/jobs", limit=limit, **wanted), columns, as_json=as_json)
 
 
 @app.command()

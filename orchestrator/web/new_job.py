@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from starlette.responses import Response
 
+from orchestrator import labels
 from orchestrator.api.access import record
 from orchestrator.api.submissions import served_model
 from orchestrator.estimate import estimate
@@ -219,6 +220,7 @@ def _request(ask: Ask, filled: Form) -> JobRequest:
         name=values.get("name", ""),
         priority=values.get("priority", "batch"),
         on_bad_line="skip" if values.get("on_bad_line") == "skip" else "fail",
+        attributes=labels.read(labels.split(values.get("labels", ""))) or None,
     )
 
 
@@ -250,6 +252,7 @@ def _number(name: str, text: str) -> int | float:
 def _values_of(job: Any) -> dict[str, str]:
     """The form as an earlier job would fill it."""
     values = {"model": job.model, "name": job.name, "priority": job.priority, "on_bad_line": job.on_bad_line}
+    values["labels"] = labels.joined(job.attributes)
     for name, default in Policy().to_mapping().items():
         value = job.policy.get(name, default)
         if value is not None:

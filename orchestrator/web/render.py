@@ -11,6 +11,7 @@ import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from orchestrator import labels
 from orchestrator.web import numbers
 from orchestrator.web.assets import Assets
 from orchestrator.web.flaws import told
@@ -56,6 +57,7 @@ class Templates:
             moment=numbers.moment,
             document=_document,
             flaw=told,
+            labels=labels.shown,
             words=lambda text: str(text).replace("_", " "),
         )
         self._env.globals.update(percent=numbers.percent, ago=numbers.ago)

@@ -101,5 +101,16 @@ def test_lists_page_and_filter(server: Server) -> None:
     assert [job["name"] for job in server.http.get("/api/jobs?name=run 3").json()["data"]] == ["run 3"]
     assert server.http.get("/api/jobs?status=failed").json()["data"] == []
     assert len(server.http.get("/api/jobs?status=running&status=failed").json()["data"]) == 5
+    labelled = server.submit(1, metadata={"night": "", "team": "vision", "size": 3})
+    for text, count in (
+        ("label:night", 1),
+        ("label:team=vision is:active", 1),
+        ("label:team=x", 0),
+        ("label:size=3", 1),
+    ):
+        found = server.http.get("/api/jobs", params={"filter": text}).json()["data"]
+        assert [job["id"] for job in found] == [labelled] * count, text
+    assert server.http.get("/api/jobs?filter=lable:x").json()["error"]["code"] == "invalid_filter"
+    assert server.http.get(f"/api/jobs/{labelled}/queries?filter=line:2").json()["data"] == []
     queries = server.http.get(f"/api/jobs/{server.submit(5)}/queries?limit=2&after=2").json()
     assert ([query["line"] for query in queries["data"]], queries["next"]) == ([3, 4], "4")

@@ -167,6 +167,16 @@ def test_steering_and_detaching(shell: Shell) -> None:
     assert shell("job", "show", "job_none").returncode == 3
 
 
+def test_labels(shell: Shell) -> None:
+    shell.write("One?")
+    done = shell("job", "submit", "in.jsonl", "--json", "--wait", "--label", "night", "--label", "team=vision")
+    assert json.loads(done.stdout)["metadata"] == {"night": "", "team": "vision"}
+    assert json.loads(shell("job", "list", "--filter", "label:team=vision", "--json").stdout)["name"] == "in.jsonl"
+    assert shell("job", "list", "--filter", "label:day", "--json").stdout == ""
+    assert shell("job", "list", "--filter", "lable:day").returncode == 2
+    assert shell("job", "submit", "in.jsonl", "--label", "a=1", "--label", "a=2").returncode == 2
+
+
 def test_workers(shell: Shell) -> None:
     workers = [json.loads(line) for line in shell("worker", "list", "--json").stdout.splitlines()]
     assert [(worker["state"], worker["model"]) for worker in workers] == [("ready", "scripted")]

@@ -57,6 +57,32 @@ def file_of(page: str) -> str:
 FIELDS = {"model": "scripted", "name": "from the page", "policy.candidates": "2", "policy.judge": "words"}
 
 
+def test_labels_are_kept_shown_found_and_cloned(site: Site):
+    fields = FIELDS | {"labels": 'night team=vision "site=Bern West"'}
+    answer = send(site, "/new-job/run", fields, GOOD)
+    job = answer.headers["location"].partition("?")[0].removeprefix("/jobs/")
+    with site.db.read() as conn:
+        row = jobs.get(conn, job)
+    assert row is not None
+    assert row.attributes == {"night": "", "team": "vision", "site": "Bern West"}
+    for text, found in (("label:night", True), ('label:"site=Bern West"', True), ("label:team=ocr", False)):
+        page = site.get("/jobs", params={"filter": text}).text
+        assert (f"/jobs/{job}" in page) is found
+    page = site.get(f"/jobs/{job}").text
+    links = re.findall(r'class="label-chip" href="([^"]+)"', page)
+    assert len(links) == 3
+    assert all(f"/jobs/{job}" in site.get(link.replace("&amp;", "&")).text for link in links)
+    assert "team=vision &#39;site=Bern West&#39;" in site.get(f"/new-job?like={job}").text
+
+
+def test_a_bad_label_is_told_and_the_file_kept(site: Site):
+    for labels, said in (('"open', "a quote is not closed"), ("a=1 a=2", "stands there twice"), ("=x", "is no label")):
+        page = send(site, "/new-job", FIELDS | {"labels": labels}, GOOD)
+        assert page.status_code == 400
+        assert said in page.text
+        assert file_of(page.text)
+
+
 def test_a_good_file_is_planned_then_submitted(site: Site):
     page = send(site, "/new-job", FIELDS, GOOD)
     assert page.status_code == 200
