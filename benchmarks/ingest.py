@@ -1,19 +1,22 @@
 """Lines per second and peak memory of ingest, on Postgres and SQLite, for both line forms and growing files.
 
-Every line shares a few stored images, as in a job of many questions about the same pictures. Each measurement
-runs in a process of its own, so that its peak memory is its own. On a machine with other work the figures mean
-little unless that work is kept out (`chrt -r 1` before the command); the result says how it was run. Run
-`python -m benchmarks.ingest`; the result goes to `benchmarks/results/ingest.json`.
+Lines share a few stored images, as in a job of many questions about the same pictures, or each brings an image of its
+own as a data URI, which is decoded, hashed and stored on the way. Each measurement runs in a process of its own, so
+that its peak memory is its own. On a machine with other work the figures mean little unless that work is kept out
+(`chrt -r 1` before the command); the result says how it was run. Run `python -m benchmarks.ingest`; the result goes to
+`benchmarks/results/ingest.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import json
 import logging
 import os
 import platform
+import random
 import resource
 import secrets
 import statistics
@@ -21,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,8 @@ from tests.services.postgres import private_postgres
 
 RESULT = Path(__file__).parent / "results" / "ingest.json"
 IMAGES = 50
+OWN_LINES = 10_000
+"""Lines of the files in which each has its own image."""
 QUESTION = "Subtract all tiny shiny balls and purple objects. How many objects are left?"
 
 
@@ -47,27 +53,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--own-lines", type=int, default=OWN_LINES, help="lines of files with an image each")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--one", nargs=3, metavar=("URL", "DATA", "JOB"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(*options.one)))
         return
-    results = []
+    results: list[dict[str, Any]] = []
+    cases = [(case, lines) for lines in options.lines for case in SHARED]
+    cases += [(case, options.own_lines) for case in OWN]
     with tempfile.TemporaryDirectory() as folder, private_postgres() as postgres:
         for kind in ("postgresql", "sqlite"):
-            for lines in options.lines:
-                for form in FORMS:
-                    rounds = []
-                    for number in range(options.rounds):
-                        data = Path(folder) / f"{kind}-{form}-{lines}-{number}"
-                        url = postgres.url(postgres.create()) if kind == "postgresql" else f"sqlite:///{data}.db"
-                        rounds.append(measure_apart(url, data, lines, form))
-                    results.append(summary(kind, form, lines, rounds))
-                    print(
-                        f"{kind:10} {form:6} {lines:9,} lines: {results[-1]['lines_per_s']:8,.0f} lines/s, peak "
-                        f"{results[-1]['peak_mib']:.0f} MiB, of it {results[-1]['grown_mib']:.0f} MiB while ingesting"
-                    )
+            for case, lines in cases:
+                rounds = []
+                for number in range(options.rounds):
+                    data = Path(folder) / f"{kind}-{len(results)}-{number}"
+                    url = postgres.url(postgres.create()) if kind == "postgresql" else f"sqlite:///{data}.db"
+                    rounds.append(measure_apart(url, data, lines, case))
+                results.append(summary(kind, case, lines, rounds))
+                print(told(results[-1]), flush=True)
     machine = {"machine": platform.machine(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
     machine |= {"real_time": os.sched_getscheduler(0) == os.SCHED_RR, "python": platform.python_version()}
     machine["rounds"] = options.rounds
@@ -75,18 +80,29 @@ def main() -> None:
     options.out.write_text(json.dumps({**machine, "ingest": results}, indent=2) + "\n")
 
 
-def measure_apart(url: str, data: Path, lines: int, form: LineFormat) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A kind of input file."""
+
+    form: LineFormat
+    images: str
+    """What images its lines have, in words."""
+    image: Callable[[int, list[str]], str]
+    """The image of a line, by its number and the hashes of those that are stored."""
+
+
+def measure_apart(url: str, data: Path, lines: int, case: Case) -> dict[str, Any]:
     """Prepare a job, then ingest it in a process of its own."""
     schema.upgrade(url)
     settings = Settings(data_dir=data)
     db = open_database(url)
-    job_id = prepare(db, open_objects(settings), settings, lines, form)
+    job_id = prepare(db, open_objects(settings), settings, lines, case)
     db.close()
     command = [sys.executable, "-m", "benchmarks.ingest", "--one", url, str(data), job_id]
     return dict(json.loads(subprocess.check_output(command)))
 
 
-def prepare(db: Database, objects: ObjectStore, settings: Settings, lines: int, form: LineFormat) -> str:
+def prepare(db: Database, objects: ObjectStore, settings: Settings, lines: int, case: Case) -> str:
     """Store images and an input file, submit the job, return its id."""
     hashes = []
     with db.write() as conn:
@@ -95,7 +111,7 @@ def prepare(db: Database, objects: ObjectStore, settings: Settings, lines: int, 
             Image.new("RGB", (32, 32), (number, 0, 0)).save(stream, "PNG")
             hashes.append(blobs.put_blob(conn, objects, stream.getvalue(), "image/png", 32, 32, 0.0))
     file_id = f"file_{secrets.token_hex(8)}"
-    objects.put(f"files/{file_id}", written(lines, hashes, FORMS[form]))
+    objects.put(f"files/{file_id}", written(lines, hashes, case))
     with db.write() as conn:
         files.create(
             conn,
@@ -108,16 +124,17 @@ def prepare(db: Database, objects: ObjectStore, settings: Settings, lines: int, 
             object_key=f"files/{file_id}",
             now=time.time(),
         )
-        request = JobRequest(project_id="default", input_file_id=file_id, model="scripted", line_format=form)
+        request = JobRequest(project_id="default", input_file_id=file_id, model="scripted", line_format=case.form)
         return submit(conn, request, settings, time.time(), lambda prefix: f"{prefix}_{secrets.token_hex(8)}")
 
 
-def written(lines: int, hashes: list[str], form: Callable[[str, str], dict[str, Any]]) -> Iterator[bytes]:
+def written(lines: int, hashes: list[str], case: Case) -> Iterator[bytes]:
     """The input file in pieces."""
+    line = native_line if case.form == "native" else chat_line
     for start in range(0, lines, 1000):
         numbers = range(start, min(start + 1000, lines))
-        made = (form(f"scene-{number:08d}", f"blob:{hashes[number % len(hashes)]}") for number in numbers)
-        yield b"".join(json.dumps(line).encode() + b"\n" for line in made)
+        made = (line(f"scene-{number:08d}", case.image(number, hashes)) for number in numbers)
+        yield b"".join(json.dumps(one).encode() + b"\n" for one in made)
 
 
 def native_line(custom_id: str, image: str) -> dict[str, Any]:
@@ -133,7 +150,35 @@ def chat_line(custom_id: str, image: str) -> dict[str, Any]:
     return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
 
 
-FORMS: Mapping[LineFormat, Callable[[str, str], dict[str, Any]]] = {"native": native_line, "openai": chat_line}
+def shared(number: int, hashes: list[str]) -> str:
+    """One of the stored images."""
+    return f"blob:{hashes[number % len(hashes)]}"
+
+
+def own_png(number: int, _hashes: list[str]) -> str:
+    """A PNG of noise, 31 x 31, about 3,000 bytes: nearly all of its cost is that it is one more image."""
+    image = Image.frombytes("RGB", (31, 31), random.Random(number).randbytes(31 * 31 * 3))
+    return data_uri(image, "PNG")
+
+
+def own_jpeg(number: int, _hashes: list[str]) -> str:
+    """A JPEG of soft noise, 336 x 336, about 24,000 bytes: as large as models see a picture."""
+    image = Image.frombytes("RGB", (42, 42), random.Random(number).randbytes(42 * 42 * 3))
+    return data_uri(image.resize((336, 336), Image.Resampling.BICUBIC), "JPEG")
+
+
+def data_uri(image: Image.Image, kind: str) -> str:
+    """The image as a line carries it."""
+    stream = io.BytesIO()
+    image.save(stream, kind)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+SHARED = tuple(Case(form, f"{IMAGES} shared, stored before", shared) for form in ("native", "openai"))
+OWN = (
+    Case("openai", "one each, PNG 31 x 31, 3 kB", own_png),
+    Case("openai", "one each, JPEG 336 x 336, 24 kB", own_jpeg),
+)
 
 
 def measure(url: str, data: str, job_id: str) -> dict[str, Any]:
@@ -155,17 +200,26 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def summary(kind: str, form: str, lines: int, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(kind: str, case: Case, lines: int, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians over the rounds."""
     return {
         "database": kind,
-        "form": form,
+        "form": case.form,
+        "images": case.images,
         "lines": lines,
         "lines_per_s": statistics.median(lines / one["seconds"] for one in rounds),
         "peak_mib": statistics.median(one["peak_mib"] for one in rounds),
         "grown_mib": statistics.median(one["peak_mib"] - one["before_mib"] for one in rounds),
         "rounds": rounds,
     }
+
+
+def told(row: dict[str, Any]) -> str:
+    """One row of the result in words."""
+    return (
+        f"{row['database']:10} {row['form']:6} {row['lines']:9,} lines, images {row['images']}: "
+        f"{row['lines_per_s']:8,.0f} lines/s, peak {row['peak_mib']:.0f} MiB, of it {row['grown_mib']:.0f} MiB grown"
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import psycopg
@@ -103,7 +103,7 @@ def line(number: int, url: str | None = None) -> dict[str, Any]:
     return {"custom_id": f"scene-{number:08d}", "method": "POST", "url": ENDPOINT, "body": body}
 
 
-def create(http: httpx.Client, text: bytes | io.IOBase, **extra: Any) -> str:
+def create(http: httpx.Client, text: bytes | IO[bytes], **extra: Any) -> str:
     """Upload and create; the batch id."""
     form = {"purpose": "batch"}
     file = http.post("/v1/files", data=form, files={"file": ("in.jsonl", text)}, timeout=600).raise_for_status().json()

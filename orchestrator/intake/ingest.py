@@ -109,11 +109,12 @@ def ingest(
                 rules_for(job.line_format, Policy.from_mapping(job.policy), job.options, settings),
                 seen.first_use,
             )
-            with closing(ahead(in_chunks(lines, after_line=job.ingested_lines))) as groups:
-                for group in groups:
+            groups = ahead(in_chunks(lines, after_line=job.ingested_lines))
+            with closing(groups), closing(ahead(resolve_chunk(group, resolver) for group in groups)) as chunks:
+                for chunk in chunks:
                     if stop():
                         return work.result("interrupted")
-                    work.write(resolve_chunk(group, resolver))
+                    work.write(chunk)
     except BadInput as error:
         work.refuse_file(error)
     except _Superseded:

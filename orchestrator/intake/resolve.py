@@ -31,6 +31,12 @@ DECODERS = 2
 CACHED_SOURCES = 20_000
 """Sources remembered, so that memory stays the same however many a job names."""
 
+SLICE = 16
+"""Images of a few kilobytes that one thread takes in one go: handing over each would cost as much as looking at it."""
+
+HANDFUL, HANDFUL_BYTES = 256, 4 * 2**20
+"""Images, and about as many bytes of them, that are held until the database has said which it knows."""
+
 SERVER_ADVICE = (
     "Name the folder in STAGEBEAM_IMAGE_ROOTS on the server, or submit with `stagebeam job submit`, "
     "which sends images along."
@@ -78,6 +84,18 @@ class Verified:
                 picture = inspect(data, limits, sha256)
             self.by_hash.put(sha256, picture)
         return picture
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An image that was checked: its bytes, or the file that they were read from earlier."""
+
+    picture: Picture
+    source: bytes | FoundFile
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self.source) if isinstance(self.source, bytes) else 0
 
 
 class ImageResolver:
@@ -141,54 +159,69 @@ class ImageResolver:
     def _keep_others(self, refs: Sequence[ImageRef]) -> dict[ImageRef, str | BadInput]:
         outcomes: dict[ImageRef, str | BadInput] = {}
         fresh: dict[str, Picture] = {}
-        for ref, found in _in_order(self._pool, self._examine, refs):
-            if isinstance(found, Picture):
-                if not self._stored.get(found.sha256):
-                    fresh[found.sha256] = found
-                outcomes[ref] = found.sha256
-            else:
-                outcomes[ref] = found
-            if ref.kind != "data":
-                self._outcomes.put(ref, outcomes[ref])
+        for handful in _handfuls(_in_order(self._pool, self._examine, refs, _slice_of)):
+            seen = {found.picture.sha256: found for _, found in handful if isinstance(found, _Seen)}
+            lacking = self._lacking([sha256 for sha256 in seen if sha256 not in fresh])
+            broken = self._upload([seen[sha256] for sha256 in lacking])
+            fresh.update((sha256, seen[sha256].picture) for sha256 in lacking if sha256 not in broken)
+            for ref, found in handful:
+                outcome = found if isinstance(found, BadInput) else found.picture.sha256
+                outcomes[ref] = outcome if isinstance(outcome, BadInput) else broken.get(outcome, outcome)
+                if ref.kind != "data":
+                    self._outcomes.put(ref, outcomes[ref])
         self._keeper.record(list(fresh.values()))
         for sha256 in fresh:
             self._stored.put(sha256, True)
         return outcomes
 
-    def _examine(self, ref: ImageRef) -> Picture | BadInput:
-        """Read, check and upload one image; runs in a thread of the pool."""
+    def _lacking(self, hashes: Sequence[str]) -> list[str]:
+        """Those of the images that are not stored yet."""
+        unsure = [sha256 for sha256 in hashes if not self._stored.get(sha256)]
+        known = self._keeper.known(unsure) if unsure else set()
+        for sha256 in known:
+            self._stored.put(sha256, True)
+        return [sha256 for sha256 in unsure if sha256 not in known]
+
+    def _upload(self, images: Sequence[_Seen]) -> dict[str, BadInput]:
+        """Hand the images to the keeper; why it could not be done for some."""
+        broken = {}
+        for image, error in _in_order(self._pool, self._upload_one, images, lambda _image: SLICE):
+            if error is not None:
+                broken[image.picture.sha256] = error
+        return broken
+
+    def _upload_one(self, image: _Seen) -> BadInput | None:
+        """Runs in a thread of the pool."""
+        data = image.source
+        try:
+            if isinstance(data, FoundFile):
+                data = read_file(data, self._limits.max_bytes)
+                if digest(data) != image.picture.sha256:
+                    return BadInput("the image file changed while it was read; submit again.", code="image_unreadable")
+        except BadInput as error:
+            return error
+        self._keeper.upload(image.picture, data)
+        return None
+
+    def _examine(self, ref: ImageRef) -> _Seen | BadInput:
+        """Read and check one image; runs in a thread of the pool."""
         try:
             if ref.kind == "path":
                 return self._examine_file(locate(ref.value, self._roots, advice=SERVER_ADVICE))
             data = self._read(ref)
-            picture = self._verified.check(data, self._limits)
-            self._upload(picture, lambda: data)
+            return _Seen(self._verified.check(data, self._limits), data)
         except BadInput as error:
             return error
-        return picture
 
-    def _examine_file(self, file: FoundFile) -> Picture:
+    def _examine_file(self, file: FoundFile) -> _Seen:
         check_size(file.size, self._limits)
         picture = self._verified.by_file.get(file)
-        if picture is None:
-            data = read_file(file, self._limits.max_bytes)
-            picture = self._verified.check(data, self._limits)
-            self._verified.by_file.put(file, picture)
-            self._upload(picture, lambda: data)
-        else:
-            self._upload(picture, lambda: read_file(file, self._limits.max_bytes))
-        return picture
-
-    def _upload(self, picture: Picture, load: Callable[[], bytes]) -> None:
-        if self._stored.get(picture.sha256):
-            return
-        if self._keeper.known([picture.sha256]):
-            self._stored.put(picture.sha256, True)
-            return
-        data = load()
-        if digest(data) != picture.sha256:
-            raise BadInput("the image file changed while it was read; submit again.", code="image_unreadable")
-        self._keeper.upload(picture, data)
+        if picture is not None:
+            return _Seen(picture, file)
+        data = read_file(file, self._limits.max_bytes)
+        picture = self._verified.check(data, self._limits)
+        self._verified.by_file.put(file, picture)
+        return _Seen(picture, data)
 
     def _read(self, ref: ImageRef) -> bytes:
         if ref.kind == "data":
@@ -204,15 +237,53 @@ class ImageResolver:
         return self._fetcher.fetch(ref.value)
 
 
+def _slice_of(ref: ImageRef) -> int:
+    """How many such references are examined in one go: those without a wait of their own, many."""
+    return SLICE if ref.kind == "data" else 1
+
+
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Sequence[Item]
+    pool: ThreadPoolExecutor,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    slice_of: Callable[[Item], int] = lambda _item: 1,
 ) -> Iterator[tuple[Item, Result]]:
-    """Each item with its result, in order; only `THREADS` results exist at a time."""
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
-    for item in items:
-        waiting.append((item, pool.submit(work, item)))
+    """Each item with its result, in order; only `THREADS` slices exist at a time."""
+    waiting: deque[Future[list[tuple[Item, Result]]]] = deque()
+    for some in _slices(items, slice_of):
+        waiting.append(pool.submit(lambda some: [(item, work(item)) for item in some], some))
         if len(waiting) == THREADS:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    for first, future in waiting:
-        yield first, future.result()
+            yield from waiting.popleft().result()
+    for future in waiting:
+        yield from future.result()
+
+
+def _slices(items: Iterable[Item], slice_of: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """The items in lists that are as long as each of their items allows."""
+    found: list[Item] = []
+    most = 0
+    for item in items:
+        allowed = slice_of(item)
+        if found and len(found) >= min(most, allowed):
+            yield found
+            found = []
+        most = min(most, allowed) if found else allowed
+        found.append(item)
+    if found:
+        yield found
+
+
+def _handfuls(
+    found: Iterable[tuple[ImageRef, _Seen | BadInput]],
+) -> Iterator[list[tuple[ImageRef, _Seen | BadInput]]]:
+    """The items in groups of at most `HANDFUL` and about `HANDFUL_BYTES`."""
+    handful: list[tuple[ImageRef, _Seen | BadInput]] = []
+    held = 0
+    for ref, item in found:
+        handful.append((ref, item))
+        held += item.held_bytes if isinstance(item, _Seen) else 0
+        if len(handful) >= HANDFUL or held >= HANDFUL_BYTES:
+            yield handful
+            handful, held = [], 0
+    if handful:
+        yield handful

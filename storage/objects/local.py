@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import secrets
 import threading
@@ -26,6 +27,10 @@ TRIES = 100
 UNFINISHED = ".unfinished"
 """Folder of writes that go on; no key leads there, as the store refuses keys that begin with it."""
 
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+READABLE = 0o666
+"""Before the process's mask, as `open` has it."""
+
 
 class LocalStore:
     """Keys are paths below `root`. A file is written aside, and gets its name when all of it is on the disk.
@@ -36,7 +41,10 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._unfinished = root / UNFINISHED
         self._tidied = False
+        self._mark = secrets.token_hex(12)
+        self._numbers = itertools.count()
 
     def put(
         self, key: str, data: Data, *, media_type: str = "application/octet-stream", if_absent: bool = False
@@ -130,16 +138,20 @@ class LocalStore:
 
     def write_aside(self, data: Data) -> Path:
         """The data in a file that no key leads to."""
-        unfinished = self.root / UNFINISHED
-        unfinished.mkdir(parents=True, exist_ok=True)
         if not self._tidied:
             self._tidied = True
-            _remove(path for path in _files(unfinished) if _age(path) > FORGOTTEN_S)
-        aside = unfinished / secrets.token_hex(12)
+            _remove(path for path in _files(self._unfinished) if _age(path) > FORGOTTEN_S)
+        aside = self._unfinished / f"{self._mark}-{next(self._numbers)}"
         try:
-            with aside.open("xb") as stream:
-                for piece in pieces(data, PIECE_BYTES):
-                    stream.write(piece)
+            number = os.open(aside, NEW, READABLE)
+        except FileNotFoundError:
+            self._unfinished.mkdir(parents=True, exist_ok=True)
+            number = os.open(aside, NEW, READABLE)
+        try:
+            try:
+                _write(number, data)
+            finally:
+                os.close(number)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -148,10 +160,10 @@ class LocalStore:
     def holders(self, paths: Iterable[Path]) -> set[Path]:
         """The folders that will hold a new name once these files are there: those of the files, and of new folders."""
         found = set()
-        for path in paths:
-            for folder in self._folders_to(path):
+        for parent in {path.parent for path in paths}:
+            for folder in (parent, *parent.parents):
                 found.add(folder)
-                if folder.exists():
+                if folder == self.root or folder.exists():
                     break
         return found
 
@@ -194,7 +206,8 @@ class LocalGroup:
                 sync(self._asides.values())
                 holders = self._store.holders({*self._asides, *self._there})
                 for path, aside in self._asides.items():
-                    _place(aside, path, if_absent=True)
+                    _place(aside, path, if_absent=False)
+                self._asides.clear()
                 sync(holders)
         finally:
             self.drop()
@@ -203,6 +216,14 @@ class LocalGroup:
         _remove(self._asides.values())
         self._asides.clear()
         self._there.clear()
+
+
+def _write(number: int, data: Data) -> None:
+    """Write to an open file, without a buffer: an image is one call."""
+    for piece in pieces(data, PIECE_BYTES):
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(number, rest) :]
 
 
 def _age(path: Path) -> float:
@@ -221,9 +242,10 @@ def _remove(paths: Iterable[Path]) -> None:
 def _place(aside: Path, path: Path, *, if_absent: bool) -> bool:
     try:
         for _ in range(TRIES):
+            with suppress(FileNotFoundError):
+                return _named(aside, path, if_absent=if_absent)
             with suppress(FileNotFoundError, FileExistsError):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                return _named(aside, path, if_absent=if_absent)
         path.parent.mkdir(parents=True, exist_ok=True)
         return _named(aside, path, if_absent=if_absent)
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:

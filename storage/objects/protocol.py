@@ -35,7 +35,10 @@ class Group(Protocol):
     """
 
     def put(self, key: str, data: Data, *, media_type: str = "application/octet-stream") -> None:
-        """Write an object unless its key has one. It may be seen from now on, or only after `keep`."""
+        """Write an object unless its key has one. It may be seen from now on, or only after `keep`.
+
+        Of two who write one key at once either may stay: groups are for keys that name their content.
+        """
         ...
 
     def keep(self) -> None:

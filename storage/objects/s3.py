@@ -58,12 +58,14 @@ class S3Store:
     def put(
         self, key: str, data: Data, *, media_type: str = "application/octet-stream", if_absent: bool = False
     ) -> bool:
+        if if_absent and self.exists(key):
+            return False
+        return self.write(key, data, media_type, if_absent=if_absent)
+
+    def write(self, key: str, data: Data, media_type: str, *, if_absent: bool) -> bool:
+        """`put` without a look first. True when it was written."""
         name = self._name(key)
-        condition: dict[str, str] = {}
-        if if_absent:
-            if self.exists(key):
-                return False
-            condition = {"IfNoneMatch": "*"} if self.conditional_put() else {}
+        condition = {"IfNoneMatch": "*"} if if_absent and self.conditional_put() else {}
         with _translated(key):
             try:
                 self._upload(name, data, media_type, condition)
@@ -213,7 +215,11 @@ class S3Group:
         self._store = store
 
     def put(self, key: str, data: Data, *, media_type: str = "application/octet-stream") -> None:
-        self._store.put(key, data, media_type=media_type, if_absent=True)
+        # One request and not two: whoever stores a group has asked the database what is there already.
+        if self._store.conditional_put():
+            self._store.write(key, data, media_type, if_absent=True)
+        else:
+            self._store.put(key, data, media_type=media_type, if_absent=True)
 
     def keep(self) -> None:
         return

@@ -82,6 +82,36 @@ def test_a_truncated_picture_is_refused():
     assert code_of(stream.getvalue()[: len(stream.getvalue()) // 2]) == "image_unreadable"
 
 
+def jpeg(mode: str, *, progressive: bool) -> bytes:
+    stream = io.BytesIO()
+    Image.effect_noise((80, 72), 60).convert("RGB").convert(mode).save(stream, "JPEG", progressive=progressive)
+    return stream.getvalue()
+
+
+JPEGS = [jpeg(mode, progressive=progressive) for mode in ("L", "RGB", "CMYK") for progressive in (False, True)]
+
+
+@given(st.sampled_from(JPEGS), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=3), st.booleans())
+def test_a_jpeg_is_judged_as_one_that_is_decoded_whole(data: bytes, noise: list[tuple[float, int]], cut: bool):
+    """It is decoded at an eighth of its size, and must fail where an engine will."""
+    broken = bytearray(data)
+    for at, value in noise:
+        broken[int(at * len(data))] = value
+    given_bytes = bytes(broken[: len(data) - 400] if cut else broken)
+    try:
+        with Image.open(io.BytesIO(given_bytes), formats=("JPEG",)) as image:
+            image.load()
+            expected = image.size if image.width * image.height <= LIMITS.max_pixels else None
+    except Exception:
+        expected = None
+    try:
+        picture = inspect(given_bytes, LIMITS)
+    except BadInput:
+        assert expected is None
+    else:
+        assert (picture.width, picture.height) == expected
+
+
 @given(st.binary(min_size=1, max_size=200))
 def test_data_uris_come_back(data: bytes):
     uri = "data:image/png;base64," + base64.b64encode(data).decode()

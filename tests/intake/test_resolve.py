@@ -10,7 +10,7 @@ import pytest
 from orchestrator.intake.fetch import Fetcher
 from orchestrator.intake.pictures import Limits, digest
 from orchestrator.intake.records import ImageRef
-from orchestrator.intake.resolve import ImageResolver, Verified
+from orchestrator.intake.resolve import HANDFUL, ImageResolver, Verified
 from reasoning.errors import BadInput
 from tests.intake.lines_of import MemoryKeeper, png
 
@@ -117,3 +117,46 @@ def test_results_come_in_order_and_few_at_a_time(keeper: MemoryKeeper):
     refs: Iterable[ImageRef] = [uri(png(number)) for number in range(60)]
     with ImageResolver(keeper, LIMITS, Verified()) as resolver:
         assert plain(resolver.resolve(refs)) == [digest(png(number)) for number in range(60)]
+
+
+class CountingKeeper(MemoryKeeper):
+    """Notes how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def known(self, hashes: Iterable[str]) -> set[str]:
+        names = list(hashes)
+        self.asked.append(len(names))
+        return super().known(names)
+
+
+def test_the_database_is_asked_for_many_images_at_once_and_once_for_each():
+    keeper = CountingKeeper()
+    refs = [uri(png(number)) for number in range(HANDFUL + 10)]
+    for _ in range(2):
+        with ImageResolver(keeper, LIMITS, Verified()) as resolver:
+            resolver.resolve(refs)
+            resolver.resolve(refs)
+    assert keeper.asked == [HANDFUL, 10] * 2
+    assert len(keeper.recorded) == HANDFUL + 10
+
+
+def test_files_that_change_while_they_are_read_again_are_refused(keeper: MemoryKeeper, tmp_path: Path):
+    """Known by name, size and time, so that it is read only to be stored, and then holds something else."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png(1))
+    os.utime(path, ns=(1, 1))
+    verified = Verified()
+    with ImageResolver(keeper, LIMITS, verified, roots=[tmp_path]) as resolver:
+        resolver.resolve([ImageRef("path", "a.png")])
+    keeper.stored.clear()
+    keeper.recorded.clear()
+    path.write_bytes(png(2))
+    os.utime(path, ns=(1, 1))
+    (tmp_path / "b.png").write_bytes(png(3))
+    refs = [ImageRef("path", "a.png"), ImageRef("path", "b.png"), uri(png(4))]
+    with ImageResolver(keeper, LIMITS, verified, roots=[tmp_path]) as resolver:
+        assert plain(resolver.resolve(refs)) == ["image_unreadable", digest(png(3)), digest(png(4))]
+    assert keeper.recorded == {digest(png(3)), digest(png(4))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,13 @@ from tests.services.processes import free_port, missing, server
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Endpoint of one server for the session."""
+    with private_s3(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def private_s3(folder: Path) -> Iterator[str]:
+    """Endpoint of a server on a free port until the block ends. It keeps its objects in memory."""
     program = Path(sys.executable).parent / "moto_server"
     if not program.exists():
         missing("moto[server]")
@@ -30,8 +38,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with urllib.request.urlopen(endpoint, timeout=2) as response:
             return bool(response.status == 200)
 
-    log = tmp_path_factory.mktemp("s3") / "log"
-    with server([str(program), "-H", "127.0.0.1", "-p", str(port)], log=log, ready=ready, timeout=40):
+    command = [str(program), "-H", "127.0.0.1", "-p", str(port)]
+    with server(command, log=folder / "s3.log", ready=ready, timeout=40):
         yield endpoint
 
 
