@@ -16,6 +16,7 @@ from typing import IO, Any
 import orjson
 import structlog
 
+from orchestrator.manifest import ANSWERED
 from orchestrator.outbox import announce
 from orchestrator.results import RENDERERS, Renderer
 from orchestrator.traces import traces_of, write_part
@@ -30,8 +31,6 @@ PART_QUERIES = 200
 
 SPOOL_BYTES = 8 * 2**20
 """Output held in memory before it goes to a temporary file."""
-
-ANSWERED = ("done", "degraded")
 
 
 @dataclass(slots=True)

@@ -70,16 +70,17 @@ def show(file_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
 def content(file_id: str, use: Use, caller: Viewer) -> StreamingResponse:
     """The bytes of a file."""
     row = _file(use, caller, file_id)
-    chunks = _chunks(use.objects.open(row.object_key))
     headers = {
         "content-length": str(row.bytes),
         "content-disposition": "attachment",
         "x-content-type-options": "nosniff",
     }
+    chunks = pieces(use.objects.open(row.object_key))
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+def pieces(stream: BinaryIO) -> Iterator[bytes]:
+    """The stream in parts, closed at the end."""
     with stream:
         while chunk := stream.read(COPY_BYTES):
             yield chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query
@@ -13,6 +13,7 @@ from orchestrator.api.access import Viewer
 from orchestrator.api.jobs import job_with_results
 from orchestrator.api.paging import AfterLine
 from orchestrator.api.services import Services, Use
+from orchestrator.manifest import of_job
 from orchestrator.results import result_lines
 
 router = APIRouter(prefix="/api/jobs", tags=["results"])
@@ -35,6 +36,14 @@ def results(
     job = job_with_results(use, caller, job_id)
     lines = _lines(use, job.id, trace=trace, after=after, limit=limit)
     return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+@router.get("/{job_id}/manifest")
+def manifest(job_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
+    """What an ended job was made with, its counts, and size and SHA-256 of its files."""
+    job = job_with_results(use, caller, job_id)
+    with use.db.read() as conn:
+        return of_job(conn, job)
 
 
 def _lines(use: Services, job_id: str, *, trace: bool, after: int, limit: int | None) -> Iterator[bytes]:

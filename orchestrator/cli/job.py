@@ -181,6 +181,26 @@ def results(  # noqa: PLR0917 - a parameter for each flag
 
 
 @app.command()
+def files(
+    job: JobId,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write to.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch output.jsonl, error.jsonl and manifest.json of an ended job; without -o show the manifest alone.
+
+    Each file is compared with the hash that the manifest gives before it is kept.
+    """
+    from orchestrator.cli.terminal.client import connect
+    from orchestrator.cli.terminal.fetch import fetch_files
+
+    with connect() as api:
+        manifest = api.get(f"{_path(job)}/manifest")
+        if output is not None:
+            fetch_files(api, manifest, output)
+    document(manifest, as_json=as_json)
+
+
+@app.command()
 def clone(
     job: JobId,
     policy: Annotated[str | None, typer.Option(help="Policy fields that change, as a JSON object.")] = None,

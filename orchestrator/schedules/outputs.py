@@ -15,9 +15,10 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from orchestrator import manifest
 from orchestrator.schedules.layout import fill, parquet_key
 from orchestrator.schedules.options import Options
-from storage import files, queries
+from storage import queries
 from storage.database import Database
 from storage.objects import ObjectStore
 
@@ -45,22 +46,18 @@ def write_outputs(db: Database, objects: ObjectStore, run: Run, report: dict[str
     if options.parquet:
         key = parquet_key(schedule.name, slot.due_at, slot.id)
         written.append(_parquet(db, objects, job, key))
-    manifest = {
-        "version": 1,
+    document = {
+        **manifest.head(job),
         "schedule": {"id": schedule.id, "name": schedule.name, "version": slot.version},
         "dataset": {"id": dataset.id, "name": dataset.name},
         "slot": {"id": slot.id, "due_at": slot.due_at, "origin": slot.origin, "attempt": slot.attempt},
-        "job_id": job.id,
-        "model": job.model,
         "revisions": report.get("revisions"),
-        "policy": job.policy,
-        "policy_digest": job.policy_digest,
         "counts": {
             name: report[name] for name in ("rows", "new", "changed", "removed", "reused", "computed", "failed")
         },
         "files": [entry for entry in written if entry],
     }
-    body = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
+    body = orjson.dumps(document, option=orjson.OPT_INDENT_2)
     objects.put(f"{prefix}/{MANIFEST}", body, media_type="application/json")
     return prefix
 
@@ -76,14 +73,13 @@ def remove_outputs(objects: ObjectStore, schedule: Any, slot: Any) -> None:
 
 
 def _copy(db: Database, objects: ObjectStore, job: Any, name: str, key: str) -> dict[str, Any] | None:
-    file_id = getattr(job, f"{name}_file_id")
     with db.read() as conn:
-        row = files.get(conn, job.project_id, file_id) if file_id else None
+        row = manifest.file_of(conn, job, name)
     if row is None:
         return None
     with closing(objects.open(row.object_key)) as source:
         objects.put(key, source, media_type="application/jsonl")
-    return {"name": f"{name}.jsonl", "key": key, "bytes": row.bytes, "sha256": row.sha256}
+    return {**manifest.entry(f"{name}.jsonl", row.bytes, row.sha256), "key": key}
 
 
 def _parquet(db: Database, objects: ObjectStore, job: Any, key: str) -> dict[str, Any]:
@@ -99,7 +95,7 @@ def _parquet(db: Database, objects: ObjectStore, job: Any, key: str) -> dict[str
         digest, size = _measured(spool)
         spool.seek(0)
         objects.put(key, spool, media_type="application/vnd.apache.parquet")
-    return {"name": key.rpartition("/")[2], "key": key, "bytes": size, "sha256": digest}
+    return {**manifest.entry(key.rpartition("/")[2], size, digest), "key": key}
 
 
 _COLUMNS = (

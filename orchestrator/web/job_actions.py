@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import orjson
 from starlette.responses import Response, StreamingResponse
 
-from orchestrator import actions, bulk
+from orchestrator import actions, bulk, manifest
 from orchestrator.api.access import record
+from orchestrator.api.files import pieces
 from orchestrator.bulk import Action
 from orchestrator.results import result_lines
 from orchestrator.web.jobs import job_of
@@ -16,7 +17,8 @@ from orchestrator.web.pages import HEADERS, Ask
 from reasoning.errors import BadInput
 from storage.search import query_terms
 
-ANSWERED = ("done", "degraded")
+FILES = {"output": "output", "errors": "error"}
+"""Parts of the results that a job has a file of, and its name there."""
 
 
 def cancel(ask: Ask) -> Response:
@@ -68,25 +70,48 @@ def bulk_run(ask: Ask) -> Response:
 
 
 def lines(ask: Ask) -> Response:
-    """Result lines as a download: all, answers alone or errors alone; partial while the job runs."""
+    """Result lines as a download: all, or answers and errors apart; partial while the job runs.
+
+    Of a job that has ended, answers and errors are the very files that its manifest names.
+    """
+    part = ask.query.get("part", "all")
     with ask.use.db.read() as conn:
         job = job_of(ask, conn)
-    actions.refuse_removed(job)
-    part = ask.query.get("part", "all")
-    found = _lines(ask, job.id, part, trace=bool(ask.query.get("trace")))
-    headers = {**HEADERS, "content-disposition": f'attachment; filename="{job.id}-{_plain(part)}.jsonl"'}
-    return StreamingResponse(found, headers=headers, media_type="application/x-ndjson")
+        actions.refuse_removed(job)
+        written = manifest.file_of(conn, job, FILES[part]) if part in FILES and job.ended_at is not None else None
+    found = (
+        pieces(ask.use.objects.open(written.object_key))
+        if written is not None
+        else _lines(ask, job.id, part, trace=bool(ask.query.get("trace")))
+    )
+    return StreamingResponse(
+        found, headers=_download(f"{job.id}-{_plain(part)}.jsonl"), media_type="application/x-ndjson"
+    )
+
+
+def manifest_of(ask: Ask) -> Response:
+    """Counts of an ended job, and size and hash of its files, as a download."""
+    with ask.use.db.read() as conn:
+        job = job_of(ask, conn)
+        actions.refuse_removed(job)
+        document = manifest.of_job(conn, job)
+    body = orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
+    return Response(body, headers=_download(f"{job.id}-manifest.json"), media_type="application/json")
+
+
+def _download(name: str) -> dict[str, str]:
+    return {**HEADERS, "content-disposition": f'attachment; filename="{name}"'}
 
 
 def _lines(ask: Ask, job_id: str, part: str, *, trace: bool) -> Iterator[bytes]:
     for _, line in result_lines(ask.use.db, ask.use.objects, job_id, trace=trace):
-        answered = line["status"] in ANSWERED
+        answered = line["status"] in manifest.ANSWERED
         if part == "all" or answered is (part == "output"):
             yield orjson.dumps(line) + b"\n"
 
 
 def _plain(part: str) -> str:
-    return part if part in ("output", "errors") else "results"
+    return part if part in FILES else "results"
 
 
 def _named(ask: Ask, *, reason: bool = True) -> tuple[str, str]:

@@ -61,6 +61,7 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/jobs/{job_id}/resume", "operator", job_actions.resume, "admit queries again", 10),
     Page("POST", "/jobs/{job_id}/retry", "operator", job_actions.retry, "start what failed again", 20),
     Page("GET", "/jobs/{job_id}/lines", "viewer", job_actions.lines, "result lines as a download", 6),
+    Page("GET", "/jobs/{job_id}/manifest", "viewer", job_actions.manifest_of, "counts and hashes as a download", 8),
     Page("GET", "/jobs/{job_id}/errors", "viewer", refused.of_job, "errors of the input, CSV or JSON lines", 10),
     Page("GET", "/jobs/{job_id}/queries", "viewer", queries.query_list, "queries, filtered by the address", 13),
     Page("GET", "/jobs/{job_id}/bulk", "operator", job_actions.bulk_form, "what a bulk action would change", 14),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from tests.api.conftest import Server, json_lines, line
 
 
@@ -86,6 +88,19 @@ def test_steering(server: Server) -> None:
     assert server.http.get(f"/api/jobs/{job_id}").json()["counts"]["done"] == 2
     late = server.http.post(f"/api/jobs/{job_id}/cancel")
     assert (late.status_code, late.json()["error"]["code"]) == (409, "job_ended")
+
+
+def test_a_manifest_comes_with_the_end(server: Server) -> None:
+    job_id = server.submit(2, metadata={"night": ""})
+    early = server.http.get(f"/api/jobs/{job_id}/manifest")
+    assert (early.status_code, early.json()["error"]["code"]) == (409, "job_running")
+    server.run(job_id)
+    manifest = server.http.get(f"/api/jobs/{job_id}/manifest").json()
+    assert (manifest["counts"]["done"], manifest["metadata"]) == (2, {"night": ""})
+    (entry,) = manifest["files"]
+    data = server.http.get(f"/api/files/{entry['file_id']}/content").content
+    assert (entry["name"], entry["lines"], entry["bytes"]) == ("output.jsonl", 2, len(data))
+    assert entry["sha256"] == hashlib.sha256(data).hexdigest()
 
 
 def test_lists_page_and_filter(server: Server) -> None:

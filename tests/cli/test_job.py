@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -165,6 +166,22 @@ def test_steering_and_detaching(shell: Shell) -> None:
     assert shell("job", "watch", job["id"]).returncode == 1
     assert shell("job", "cancel", job["id"]).returncode in (0, 4)
     assert shell("job", "show", "job_none").returncode == 3
+
+
+def test_files_come_with_their_manifest(shell: Shell) -> None:
+    shell.write("One?", "Two?")
+    job = json.loads(shell("job", "submit", "in.jsonl", "--json", "--wait").stdout)
+    done = shell("job", "files", job["id"], "-o", "got", "--json")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)
+    assert json.loads((shell.folder / "got" / "manifest.json").read_text()) == manifest
+    assert (manifest["counts"]["done"], [entry["lines"] for entry in manifest["files"]]) == (2, [2])
+    data = (shell.folder / "got" / "output.jsonl").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == manifest["files"][0]["sha256"]
+    assert [json.loads(line)["custom_id"] for line in data.splitlines()] == ["q0", "q1"]
+    assert json.loads(shell("job", "files", job["id"], "--json").stdout) == manifest
+    (shell.folder / "taken").write_text("a file")
+    assert shell("job", "files", job["id"], "-o", "taken").returncode == 2
 
 
 def test_labels(shell: Shell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -12,7 +13,9 @@ from orchestrator.web.routes import PAGES
 from storage import jobs, overview
 from storage.access import ROLES
 from storage.tables import AuditEntry, Call, Job, QueueControl, Worker
+from storage.transitions import QUERY_MOVES
 from tests.web.conftest import SAME_ORIGIN, Site, site_over
+from workers.engine.scripted import Script, ScriptedEngine
 
 
 def status(site: Site, job: str) -> Any:
@@ -32,8 +35,6 @@ def running_job(site: Site, count: int = 3) -> str:
 
 
 def failed_job(site: Site) -> str:
-    from workers.engine.scripted import Script, ScriptedEngine
-
     filler = site.filler()
     filler.engine = ScriptedEngine(Script(crash=0.9, read_images=False))
     job = filler.job(filler.scenes(range(6)), policy={"candidates": 2, "retries": 0, "judge": "words"})
@@ -104,6 +105,30 @@ def test_an_act_that_comes_too_late_is_explained(site: Site):
     answer = site.post(f"/jobs/{job}/cancel", {"reason": "x"})
     assert answer.status_code == 409
     assert "only a job that is validating or running" in answer.text
+
+
+def test_a_manifest_names_what_the_downloads_give(site: Site):
+    filler = site.filler()
+    filler.engine = ScriptedEngine(Script(crash=0.04, read_images=False))
+    job = filler.job(filler.scenes(range(12)), policy={"candidates": 2, "retries": 0, "judge": "words"})
+    early = site.get(f"/jobs/{job}/manifest")
+    assert (early.status_code, "come at the end" in early.text) == (409, True)
+    assert "/manifest" not in site.get(f"/jobs/{job}").text
+    filler.run(job)
+    filler.end(job)
+    assert f"/jobs/{job}/manifest" in site.get(f"/jobs/{job}").text
+    answer = site.get(f"/jobs/{job}/manifest")
+    assert f'filename="{job}-manifest.json"' in answer.headers["content-disposition"]
+    manifest = answer.json()
+    ended = status(site, job)
+    assert manifest["counts"] == {"total": 12, **{state: getattr(ended, state) for state in QUERY_MOVES}}
+    files = {entry["name"]: entry for entry in manifest["files"]}
+    assert set(files) == {"output.jsonl", "error.jsonl"}
+    for part, name in (("output", "output.jsonl"), ("errors", "error.jsonl")):
+        data = site.get(f"/jobs/{job}/lines?part={part}").content
+        entry = files[name]
+        assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        assert entry["lines"] == len(data.splitlines()) > 0
 
 
 def test_a_bulk_act_says_its_number_first(site: Site):
