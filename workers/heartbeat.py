@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +14,7 @@ from storage import fleet
 from storage.database import Database
 from storage.transitions import move_worker
 from workers.hand import Held
+from workers.memory import memory_of
 from workers.pipeline import Pipeline
 
 _LOG = structlog.get_logger(__name__)
@@ -75,16 +74,10 @@ class Heartbeat:
         return {
             "in_hand": in_hand,
             "threads": self._threads,
-            "memory_bytes": peak_memory(),
+            "memory": memory_of(self._worker.engine["device"]),
             "calls": dict(self._pipeline.writer.counts),
             "engine": dict(self._pipeline.engine.counters().values),
         }
-
-
-def peak_memory() -> int:
-    """Bytes of memory that this process held at most (`getrusage`: kilobytes, on macOS bytes)."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
 
 
 def _shown(held: Held, now: float) -> dict[str, Any]:

@@ -40,9 +40,10 @@ class WorkerView:
         return int(self._stats.get("in_hand", len(self.in_hand)))
 
     @property
-    def memory(self) -> int | None:
-        """Bytes that the process held at most."""
-        return self._stats.get("memory_bytes")
+    def memory(self) -> Mapping[str, Mapping[str, int]]:
+        """Bytes `used`, at `most` and in `total`, of the `process` and, on a GPU, of the `device`."""
+        found: Mapping[str, Mapping[str, int]] = self._stats.get("memory") or {}
+        return found
 
     @property
     def batch_fill(self) -> float | None:

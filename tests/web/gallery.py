@@ -99,7 +99,11 @@ def _fleet(db: Database, now: float) -> None:
     base = {"model": "scenes", "engine": engine, "slots": 24, "wanted": "run", "version": "0.1.0", "state": "ready"}
     hand = [{"id": 1200 + i, "query_id": 190 + i, "stage": "reasoning", "since": now - 2.5 + i / 9} for i in range(9)]
     counted = {"row_steps": 71_020.0, "row_places": 100_000.0, "generated_tokens": 1_204_233.0, "prefix_hits": 4120.0}
-    stats = {"in_hand": 9, "threads": 24, "memory_bytes": 6_130_000_000, "calls": {"done": 8211}, "engine": counted}
+    held = {
+        "process": {"used": 6_130_000_000, "most": 7_900_000_000, "total": 128 * 2**30},
+        "device": {"used": 61 * 2**30, "most": 70 * 2**30, "total": 80 * 2**30},
+    }
+    stats = {"in_hand": 9, "threads": 24, "memory": held, "calls": {"done": 8211}, "engine": counted}
     rows = [
         {"id": "gpu-0@node1:4100:1", "in_hand": hand, "stats": stats, "started_at": now - 86000, "beat_at": now - 1},
         {

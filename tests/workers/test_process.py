@@ -224,7 +224,10 @@ def test_the_heartbeat_tells_what_a_worker_is_and_does(fleet: Fleet, rows: Rows)
     assert [(item["id"], item["stage"]) for item in busy.in_hand] == [(ids[0], "summary")]
     assert abs(busy.in_hand[0]["since"] - time.time()) < 60
     idle = seen(fleet, worker, lambda row: not row.in_hand and row.stats["calls"].get("done") == 1)
-    assert idle.stats["memory_bytes"] > 10_000_000
+    memory = idle.stats["memory"]["process"]
+    assert 10_000_000 < memory["used"] <= memory["total"]
+    assert 10_000_000 < memory["most"]
+    assert "device" not in idle.stats["memory"]
     assert idle.stats["engine"]["generated_tokens"] > 0
 
 
