@@ -11,7 +11,7 @@ from reasoning.decisions import Answer, Decision, Failed, Next
 from reasoning.plan import plan
 from reasoning.policy import Policy
 from reasoning.records import Call, CallKind, CallSpec, CallStatus, Query
-from storage.calls import Claimed
+from storage.calls import Asker, Claimed
 from storage.workload import Work
 from workers.asks import Asked, Outcome, Terms
 from workers.engine.protocol import Engine, ImageLoader, never
@@ -61,7 +61,8 @@ class InProcess:
             self._ask(policy, one, spec)
 
     def _ask(self, policy: Policy, one: Searched, spec: CallSpec) -> None:
-        claimed = Claimed(0, hash(one.query.custom_id), "measured", self._engine.info.model, spec, 1, 0)
+        asker = Asker(one.query.custom_id, {}, None, policy.digest, "batch")
+        claimed = Claimed(0, hash(one.query.custom_id), "measured", self._engine.info.model, spec, 1, 0, asker)
         work = Work(claimed, policy, one.query, "batch", None, one.calls)
         asked = _ASK[spec.kind](self._engine, work, self._terms)
         self._running += 1

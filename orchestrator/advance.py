@@ -23,9 +23,10 @@ from reasoning.plan import Answer, Decision, Failed, Next, plan
 from reasoning.policy import Policy
 from reasoning.records import Call, CallError, CallKind
 from storage import jobs, planning, queries, transitions
+from storage.causes import caused
 from storage.database import Database
-from storage.lookup import look_up_by_key
-from storage.planning import PlannedCall, QueuedCall
+from storage.hot import Step, together
+from storage.planning import PlannedCall, QueuedCall, Remembered
 
 log = structlog.get_logger()
 
@@ -57,8 +58,8 @@ class Fleet:
 
     @property
     def lanes(self) -> int:
-        """Messages that a burst is spread over at least, so that every worker gets a part."""
-        return max(1, 2 * self.workers)
+        """Messages that a burst is spread over at least, so that every worker gets a part; one worker gets it whole."""
+        return 2 * self.workers if self.workers > 1 else 1
 
 
 UNKNOWN = Fleet()
@@ -70,8 +71,8 @@ class Advanced:
     """What one advance did."""
 
     outgoing: list[Outgoing] = field(default_factory=list)
-    ended: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """Queries that ended, by job."""
+    over: list[str] = field(default_factory=list)
+    """Jobs whose last query ended."""
 
 
 @dataclass(slots=True)
@@ -81,43 +82,68 @@ class _Batch:
     stopped: list[int] = field(default_factory=list)
     """Queries that ended while calls may still be open."""
     usage: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What the ended queries used, by job."""
     priorities: dict[int, str] = field(default_factory=dict)
     stages: dict[int, str] = field(default_factory=dict)
 
 
 def advance(
-    db: Database, query_ids: Iterable[int], now: float, *, idle: bool = False, fleet: Fleet = UNKNOWN
+    db: Database,
+    query_ids: Iterable[int],
+    now: float,
+    *,
+    idle: bool = False,
+    fleet: Fleet = UNKNOWN,
+    remembered: Remembered | None = None,
 ) -> Advanced:
     """Plan the queries again and write the next calls or the end of each.
 
     Ids of queries that no longer run are ignored. `idle` says that workers wait for work, so that a stage
-    may go out as several calls; `fleet` says how calls are best sent.
+    may go out as several calls; `fleet` says how calls are best sent; what `remembered` holds is not read again.
     """
     with db.write() as conn:
-        return advance_in(conn, sorted(set(query_ids)), now, idle=idle, fleet=fleet)
+        return advance_in(conn, sorted(set(query_ids)), now, idle=idle, fleet=fleet, remembered=remembered)
 
 
 def advance_in(
-    conn: Connection, query_ids: Sequence[int], now: float, *, idle: bool = False, fleet: Fleet = UNKNOWN
+    conn: Connection,
+    query_ids: Sequence[int],
+    now: float,
+    *,
+    idle: bool = False,
+    fleet: Fleet = UNKNOWN,
+    remembered: Remembered | None = None,
 ) -> Advanced:
-    """`advance` inside a transaction of the caller, who must send `outgoing` after it has committed."""
-    look_up_by_key(conn)
-    rows = queries.lock_running(conn, query_ids)
-    calls = planning.calls_of(conn, [row.id for row in rows])
+    """`advance` at the end of a transaction of the caller, which it commits; send `outgoing` then."""
+    remembered = remembered or Remembered()
+    rows, calls = planning.lock_running(conn, query_ids, remembered)
     batch = _Batch()
     for row in rows:
         _plan_query(row, calls.get(row.id, []), batch, now, idle=idle and row.model not in fleet.busy)
+    done = _write(conn, batch, now, fleet)
+    remembered.forget(move.id for move in batch.moves)
+    return done
+
+
+def _write(conn: Connection, batch: _Batch, now: float, fleet: Fleet) -> Advanced:
+    """All that was decided, and the end of the transaction, in one go."""
+    inserts: list[Step] = [planning.insert_step(batch.planned, now)] if batch.planned else []
+    if batch.planned and fleet.roomy:
+        inserts.append(planning.last_workers_step(conn, {item.query_id for item in batch.planned}))
+    changes: list[Step] = [queries.stages_step(batch.stages)] if batch.stages else []
+    if batch.stopped:
+        changes.append(planning.cancel_step(conn, batch.stopped, now))
+    if batch.moves:
+        changes += transitions.end_steps(batch.moves, batch.usage, now)
+    found = together(conn, [*inserts, *changes], commit=True) if inserts or changes else []
     done = Advanced()
-    moved = transitions.move_queries(conn, batch.moves, now) if batch.moves else ()
-    for move in batch.moves:
-        done.ended[move.job_id] += move.id in moved
-    queries.set_stages(conn, batch.stages)
-    planning.cancel_open(conn, batch.stopped, now)
-    for job_id, usage in batch.usage.items():
-        jobs.add_usage(conn, job_id, usage)
-    queued = planning.insert_calls(conn, batch.planned, now)
-    holders = planning.last_workers(conn, [call.query_id for call in queued]) if fleet.roomy and queued else {}
-    done.outgoing = chunked(queued, batch.priorities, fleet, holders)
+    if batch.moves:
+        jobs_moved = len({move.job_id for move in batch.moves})
+        done.over = [row.job_id for (row,) in found[-jobs_moved:] if not row.unfinished]
+    if batch.planned:
+        queued = [planning.queued_call(row) for row in found[0]]
+        holders = {row.query_id: row.worker for row in found[1]} if fleet.roomy else {}
+        done.outgoing = chunked(queued, batch.priorities, fleet, holders)
     return done
 
 
@@ -139,7 +165,7 @@ def _plan_query(row: Any, calls: list[Call], batch: _Batch, now: float, *, idle:
     batch.moves.append(_end(row, decision, usage))
     if any(not call.ended for call in calls):
         batch.stopped.append(row.id)
-    sums = batch.usage.setdefault(row.job_id, defaultdict(float))
+    sums = batch.usage.setdefault(row.job_id, defaultdict(int))
     for name in jobs.USAGE_COLUMNS:
         sums[name] += usage.get(name, 0)
 
@@ -164,7 +190,7 @@ def _end(row: Any, decision: Answer | Failed, usage: Mapping[str, Any]) -> trans
             "usage": dict(usage),
         }
         return transitions.QueryMove(row.id, row.job_id, "degraded" if decision.degraded else "done", columns)
-    error = {**decision.error.to_json(), "stage": decision.stage}
+    error = caused({**decision.error.to_json(), "stage": decision.stage})
     expired = decision.error.code == "deadline"
     columns = {"error": error, "usage": dict(usage)}
     return transitions.QueryMove(row.id, row.job_id, "expired" if expired else "failed", columns)

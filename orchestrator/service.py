@@ -41,6 +41,7 @@ from reasoning.errors import Transient
 from storage import duties, fleet, jobs
 from storage.database import Database, open_database
 from storage.objects import ObjectStore, open_objects
+from storage.planning import Remembered
 from storage.settings import Settings
 from workers.app import declare_queues, make_app
 from workers.messages import ADVANCE, ADVANCE_QUEUE, calls_queue
@@ -53,7 +54,7 @@ BATCH = 256
 IDLE_BELOW = 4
 """With fewer queries than this in a batch a model's workers are taken to be idle, unless they say that they are not."""
 TICK_S = 0.25
-"""Between two looks at the admission window when nothing else wakes the loop."""
+"""Between two looks at the admission window, which is so wide that its workers do not run dry meanwhile."""
 ROLLUP_S = 1.0
 """Between two looks of the roll-up writer, which knows itself when something is due."""
 DUTY = "orchestrator"
@@ -90,6 +91,8 @@ class Orchestrator:
     _has_duty: bool = False
     _fleet: Fleet = UNKNOWN
     """The live workers, as last looked up."""
+    _dispatched_at: float = 0.0
+    _remembered: Remembered = field(default_factory=Remembered)
     _courier: Courier = field(init=False)
     _verified: Verified = field(default_factory=Verified)
     """Images that were checked once are not decoded again for the next job."""
@@ -134,13 +137,15 @@ class Orchestrator:
             self.inbox.put(ids)
             raise
         self.send(done.outgoing)
-        if done.ended:
-            settle(self.db, done.ended, self.now())
-        if self._has_duty and (done.ended or not ids):
+        if done.over:
+            settle(self.db, done.over, self.now())
+        if self._has_duty and (not ids or time.monotonic() >= self._dispatched_at + TICK_S):
+            self._dispatched_at = time.monotonic()
             self.send(dispatch(self.db, self.settings, self.now()).outgoing)
 
     def _advance(self, ids: list[int]) -> Advanced:
-        return advance(self.db, ids, self.now(), idle=len(ids) < IDLE_BELOW, fleet=self._fleet)
+        idle = len(ids) < IDLE_BELOW
+        return advance(self.db, ids, self.now(), idle=idle, fleet=self._fleet, remembered=self._remembered)
 
     def keep(self) -> None:
         """Renew the duty and, while it is ours, reconcile."""
@@ -288,13 +293,13 @@ def run_orchestrator(settings: Settings) -> None:
     def hear(query_ids: list[int]) -> None:
         orchestrator.inbox.put(query_ids)
 
-    declare_queues(app, [ADVANCE_QUEUE])
+    # What is lost with this process is found by reconciling, as are messages that were heard and not worked off.
+    declare_queues(app, [ADVANCE_QUEUE], acknowledge=False)
     loop = threading.Thread(target=orchestrator.run, name="loop", daemon=True)
     loop.start()
     listener = app.WorkController(
         hostname=f"orchestrator@{orchestrator.owner}",
-        pool="threads",
-        concurrency=1,
+        pool="solo",
         queues=[ADVANCE_QUEUE],
         without_mingle=True,
         without_gossip=True,

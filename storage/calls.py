@@ -5,21 +5,22 @@ An owner is the id of one life of a worker process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Integer, and_, bindparam, case, false, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, false, select, update
 
 from reasoning.records import CallError, CallSpec, CallStatus
-from storage.lookup import NAMED, id_list, look_up_by_key
+from storage.hot import hot, id_list, together
 from storage.outcomes import Ended, Written, finish
 from storage.portable import any_of
-from storage.tables import Call, Job, Query
+from storage.tables import Call
 
 __all__ = [
     "ALONE_DEATHS",
     "POISON_DEATHS",
+    "Asker",
     "Claimed",
     "Ended",
     "Expired",
@@ -35,8 +36,6 @@ __all__ = [
 ]
 
 _CALLS = Call.__table__
-_QUERIES = Query.__table__
-_JOBS = Job.__table__
 
 ALONE_DEATHS = 2
 """A call in hand at so many deaths runs with no other call beside it."""
@@ -45,6 +44,18 @@ POISON_DEATHS = 3
 
 _QUEUED = CallStatus.QUEUED.value
 _LEASED = CallStatus.LEASED.value
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The query that a call belongs to, as stored, and what its job says about it."""
+
+    custom_id: str
+    body: Mapping[str, Any]
+    deadline_at: float | None
+    """Seconds since the epoch at which it must have answered."""
+    policy_digest: str
+    priority: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,7 @@ class Claimed:
     attempts: int
     """Leases taken, this one included."""
     deaths: int
+    asker: Asker
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +85,6 @@ class Loose:
 
 
 _LOOSE = (_CALLS.c.id, _CALLS.c.query_id, _CALLS.c.job_id, _CALLS.c.model, _CALLS.c.kind)
-_CLAIMED = (
-    *(_CALLS.c.id, _CALLS.c.query_id, _CALLS.c.job_id, _CALLS.c.model, _CALLS.c.attempts, _CALLS.c.deaths),
-    *(_CALLS.c.key, _CALLS.c.kind, _CALLS.c.stage, _CALLS.c.round, _CALLS.c.request),
-)
-_WANTED = (
-    select(
-        and_(
-            _QUERIES.c.status == "running",
-            _JOBS.c.status.in_(("running", "cancelling")),
-            _JOBS.c.killed_at.is_(None),
-        )
-    )
-    .where(_QUERIES.c.id == _CALLS.c.query_id, _JOBS.c.id == _QUERIES.c.job_id)
-    .scalar_subquery()
-)
-"""Somebody still waits for the call: its query runs and its job was not given up. A pause stops admission, and so
-does a cancel, not what runs already.
-
-A scalar subquery is looked up row by row. As a join, a database without statistics begins with all running
-queries instead of the few calls that are named.
-"""
 
 
 def claim(
@@ -104,7 +95,6 @@ def claim(
     Calls that ended, that a living owner holds or that nobody waits for are left out, and so are calls with
     two deaths unless `alone`: see `need_alone`.
     """
-    look_up_by_key(conn)
     parameters = {
         "ids": id_list(conn, call_ids),
         "owner": owner,
@@ -112,14 +102,15 @@ def claim(
         "until": now + lease_s,
         "most": ALONE_DEATHS if alone else ALONE_DEATHS - 1,
     }
-    rows = conn.execute(_CLAIM[conn.dialect.name], parameters).all()
+    (rows,) = together(conn, [(_CLAIM, parameters)])
     return sorted((_claimed(row) for row in rows), key=lambda call: call.id)
 
 
 def need_alone(conn: Connection, call_ids: Iterable[int], now: float) -> list[int]:
     """Those of the calls, left out by `claim`, that it takes with `alone`, in id order."""
     parameters = {"ids": id_list(conn, call_ids), "now": now, "most": ALONE_DEATHS}
-    return sorted(conn.scalars(_NEED_ALONE[conn.dialect.name], parameters))
+    (rows,) = together(conn, [(_NEED_ALONE, parameters)])
+    return sorted(row.id for row in rows)
 
 
 def renew(conn: Connection, call_ids: Iterable[int], owner: str, until: float) -> set[int]:
@@ -180,7 +171,8 @@ def _own(call_ids: Iterable[int], owner: str) -> ColumnElement[bool]:
 
 def _claimed(row: Any) -> Claimed:
     spec = CallSpec.from_json(row.key, row.kind, row.stage, row.round, row.request)
-    return Claimed(row.id, row.query_id, row.job_id, row.model, spec, row.attempts, row.deaths)
+    asker = Asker(row.custom_id, row.body, row.deadline_at, row.policy_digest, row.priority)
+    return Claimed(row.id, row.query_id, row.job_id, row.model, spec, row.attempts, row.deaths, asker)
 
 
 def _poison(row: Any) -> dict[str, Any]:
@@ -193,33 +185,38 @@ def _poison(row: Any) -> dict[str, Any]:
     return error.to_json()
 
 
-# The conditions on the status are cases so that no index on it can serve them: the calls are named by id.
-_MOST = bindparam("most", type_=Integer())
-_NOW = bindparam("now", type_=_CALLS.c.lease_until.type)
-_TAKEABLE = case(
-    (_CALLS.c.status == _QUEUED, _CALLS.c.deaths <= _MOST),
-    (_CALLS.c.status == _LEASED, and_(_CALLS.c.lease_until < _NOW, _CALLS.c.deaths < _MOST)),
-    else_=false(),
+# The conditions on the status are cases so that no index on it can serve them: the calls are named by id. That
+# somebody waits for the call (its query runs and its job was not given up; a pause stops admission, and so does a
+# cancel, not what runs already) is looked up row by row: as a join, a database without statistics begins with all
+# running queries.
+_TAKEABLE = """calls.id IN (:ids)
+            AND CASE calls.status
+                WHEN 'queued' THEN calls.deaths <= :most
+                WHEN 'leased' THEN calls.lease_until < :now AND calls.deaths < :most
+                ELSE false END
+            AND (SELECT queries.status = 'running'
+                    AND jobs.status IN ('running', 'cancelling') AND jobs.killed_at IS NULL
+                FROM queries, jobs WHERE queries.id = calls.query_id AND jobs.id = queries.job_id)"""
+_LEASE = """UPDATE calls SET status = 'leased', lease_owner = :owner, lease_until = :until, started_at = :now,
+            attempts = attempts + 1, deaths = deaths + CASE status WHEN 'leased' THEN 1 ELSE 0 END
+        WHERE {takeable}
+        RETURNING calls.id, query_id, calls.job_id, calls.model, attempts, deaths,
+            key, kind, calls.stage, round, request""".replace("{takeable}", _TAKEABLE)
+_CLAIM = hot(
+    """WITH taken AS ({lease})
+        SELECT taken.*, queries.custom_id, queries.body, queries.deadline_at, jobs.policy_digest, jobs.priority
+        FROM taken JOIN queries ON queries.id = taken.query_id JOIN jobs ON jobs.id = queries.job_id""".replace(
+        "{lease}", _LEASE
+    ),
+    """{lease},
+            (SELECT custom_id FROM queries WHERE queries.id = query_id) AS custom_id,
+            (SELECT body FROM queries WHERE queries.id = query_id) AS body,
+            (SELECT deadline_at FROM queries WHERE queries.id = query_id) AS deadline_at,
+            (SELECT policy_digest FROM jobs WHERE jobs.id = calls.job_id) AS policy_digest,
+            (SELECT priority FROM jobs WHERE jobs.id = calls.job_id) AS priority""".replace("{lease}", _LEASE),
+    json=("request", "body"),
 )
-"""Queued, or leased with the lease run out, with at most so many deaths, one by this claim included."""
-
-_CLAIM = {
-    name: update(_CALLS)
-    .where(text(named.format("calls")), _TAKEABLE, _WANTED)
-    .values(
-        status=_LEASED,
-        lease_owner=bindparam("owner"),
-        lease_until=bindparam("until"),
-        started_at=_NOW,
-        attempts=_CALLS.c.attempts + 1,
-        deaths=_CALLS.c.deaths + case((_CALLS.c.status == _LEASED, 1), else_=0),
-    )
-    .returning(*_CLAIMED)
-    for name, named in NAMED.items()
-}
-_NEED_ALONE = {
-    name: select(_CALLS.c.id).where(text(named.format("calls")), _TAKEABLE, _WANTED) for name, named in NAMED.items()
-}
+_NEED_ALONE = hot("SELECT calls.id FROM calls WHERE {takeable}".replace("{takeable}", _TAKEABLE))
 _POISON = (
     update(_CALLS)
     .where(_CALLS.c.id == bindparam("row_id"), _CALLS.c.status == _LEASED)

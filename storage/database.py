@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import orjson
+import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -214,6 +216,11 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
+        translated = _translate(error.orig, lost=error.connection_invalidated)
+        if translated is None:
+            raise
+        raise translated from error
+    except (psycopg.Error, sqlite3.Error) as error:  # of `storage.hot`, which speaks to the driver itself
         translated = _translate(error)
         if translated is None:
             raise
@@ -222,8 +229,7 @@ def _translated() -> Iterator[None]:
         raise Transient(f"no database connection came free within {BUSY_TIMEOUT_S:.0f} s; try again") from error
 
 
-def _translate(error: DBAPIError) -> Transient | None:
-    cause = error.orig
+def _translate(cause: BaseException | None, *, lost: bool = False) -> Transient | None:
     state = getattr(cause, "sqlstate", None)
     name = getattr(cause, "sqlite_errorname", "") or ""
     first = str(cause).strip().partition("\n")[0]
@@ -231,7 +237,7 @@ def _translate(error: DBAPIError) -> Transient | None:
         return Conflict(f"another transaction was in the way ({first}); nothing was written, try again")
     if state in FULL_STATES or name == "SQLITE_FULL":
         return StoreFull(f"the database has no room left ({first}); free some space, work goes on by itself")
-    if error.connection_invalidated or _unreachable(cause):
+    if lost or _unreachable(cause):
         return Transient(f"the database cannot be reached ({first}); it is tried again")
     return None
 

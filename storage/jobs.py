@@ -117,13 +117,6 @@ def charge(conn: Connection, job_id: str, admitted_tokens: float) -> None:
     conn.execute(update(_COUNTERS).where(_COUNTERS.c.job_id == job_id).values(admitted_tokens=admitted_tokens))
 
 
-def add_usage(conn: Connection, job_id: str, usage: Mapping[str, float]) -> None:
-    """Add the usage of queries that just ended; keys are `USAGE_COLUMNS`."""
-    values = {name: _COUNTERS.c[name] + usage[name] for name in USAGE_COLUMNS if usage.get(name)}
-    if values:
-        conn.execute(update(_COUNTERS).where(_COUNTERS.c.job_id == job_id).values(values))
-
-
 def to_fold(conn: Connection, before: float, count: int) -> list[str]:
     """Jobs that ended before then and still have their calls as rows."""
     old = _JOBS.c.ended_at < before, _JOBS.c.folded_at.is_(None)

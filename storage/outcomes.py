@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-from sqlalchemy import Connection, bindparam, select, text, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from reasoning.records import CallStatus
-from storage.lookup import look_up_by_key
+from storage.hot import hot, row_list, together
 from storage.portable import any_of
 from storage.tables import Call, JobCounters
 
@@ -52,21 +51,11 @@ def finish(conn: Connection, owner: str, ended: Sequence[Ended], now: float) -> 
     """
     if not ended:
         return Written(frozenset(), frozenset())
-    look_up_by_key(conn)
-    rows = [_row(item) for item in ended]
-    parameters = {"rows": _encoded(rows), "owner": owner, "now": now}
-    written = frozenset(conn.scalars(_FINISH[conn.dialect.name], parameters).all())
+    parameters = {"rows": row_list([_row(item) for item in ended]), "owner": owner, "now": now}
+    (rows,) = together(conn, [(_FINISH, parameters)])
+    written = frozenset(row.id for row in rows)
     unwritten = [item for item in ended if item.id not in written]
     return Written(written, _count_waste(conn, unwritten) if unwritten else frozenset())
-
-
-def is_storable(value: str) -> bool:
-    """Whether the text is stored as it is: NUL and lone surrogates, which a model may write, are replaced."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in value
 
 
 def _row(item: Ended) -> dict[str, Any]:
@@ -77,22 +66,6 @@ def _row(item: Ended) -> dict[str, Any]:
         "error": item.error,
         "usage": item.usage,
     }
-
-
-def _encoded(rows: list[dict[str, Any]]) -> str:
-    try:
-        encoded = orjson.dumps(rows).decode()
-    except orjson.JSONEncodeError:
-        return orjson.dumps(_storable(rows)).decode()
-    return orjson.dumps(_storable(rows)).decode() if "\\u0000" in encoded else encoded
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
-    if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
-    return {key: _storable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _count_waste(conn: Connection, unwritten: Sequence[Ended]) -> frozenset[int]:
@@ -121,23 +94,18 @@ _WASTE = (
         rerun_tokens=_COUNTERS.c.rerun_tokens + bindparam("tokens"),
     )
 )
-# All rows travel as one JSON text: one parameter and one prepared statement, whatever the number of calls.
-_FINISH = {
-    "postgresql": text("""
-        UPDATE calls SET status = v.status, outcome = v.outcome, error = v.error, usage = v.usage,
+_FINISH = hot(
+    """UPDATE calls SET status = v.status, outcome = v.outcome, error = v.error, usage = v.usage,
             worker = :owner, ended_at = :now, lease_owner = NULL, lease_until = NULL
         FROM json_to_recordset(CAST(:rows AS json))
             AS v(id bigint, status text, outcome json, error json, usage json)
         WHERE calls.id = v.id AND CASE calls.status WHEN 'leased' THEN calls.lease_owner = :owner ELSE false END
-        RETURNING calls.id
-    """),
-    "sqlite": text("""
-        UPDATE calls SET status = json_extract(v.value, '$.status'), outcome = json_extract(v.value, '$.outcome'),
-            error = json_extract(v.value, '$.error'), usage = json_extract(v.value, '$.usage'),
+        RETURNING calls.id""",
+    """UPDATE calls SET status = v.value ->> 'status', outcome = v.value ->> 'outcome',
+            error = v.value ->> 'error', usage = v.value ->> 'usage',
             worker = :owner, ended_at = :now, lease_owner = NULL, lease_until = NULL
         FROM json_each(:rows) AS v
-        WHERE calls.id = json_extract(v.value, '$.id')
+        WHERE calls.id = v.value ->> 'id'
             AND CASE calls.status WHEN 'leased' THEN calls.lease_owner = :owner ELSE false END
-        RETURNING calls.id
-    """),
-}
+        RETURNING calls.id""",
+)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-from sqlalchemy import Connection, delete, select, text, update
+from sqlalchemy import Connection, delete, select, update
 
 from reasoning.records import Call as CallRecord
 from reasoning.records import CallError, CallSpec, CallStatus, Usage, outcome_from_json
+from storage.hot import Step, hot, id_list, row_list, together
 from storage.portable import any_of
 from storage.tables import Call, Job, Query
 
 _CALLS = Call.__table__
 _QUEUED = (_CALLS.c.id, _CALLS.c.query_id, _CALLS.c.model, _CALLS.c.kind)
-_OPEN = (CallStatus.QUEUED.value, CallStatus.LEASED.value)
 
 _COLUMNS = (
     _CALLS.c.query_id,
@@ -66,14 +65,68 @@ def calls_of(conn: Connection, query_ids: Sequence[int]) -> dict[int, list[CallR
     return found
 
 
-def last_workers(conn: Connection, query_ids: Sequence[int]) -> dict[int, str]:
-    """The worker that wrote the newest outcome of each query."""
-    statement = (
-        select(_CALLS.c.query_id, _CALLS.c.worker)
-        .where(any_of(_CALLS.c.query_id, query_ids), _CALLS.c.worker.is_not(None))
-        .order_by(_CALLS.c.ended_at)
-    )
-    return {row.query_id: row.worker for row in conn.execute(statement)}
+class Remembered:
+    """Finished calls of queries that run, as `plan()` reads them: an outcome never changes, so it is read once.
+
+    Rows remain the truth: what is remembered counts only for a row that is there and ended at the same moment.
+    """
+
+    def __init__(self, most: int = 2048) -> None:
+        """At most so many queries; their texts are kept, not their token ids."""
+        self._most = most
+        self._calls: dict[int, dict[int, tuple[float, CallRecord]]] = {}
+
+    def ids(self, query_ids: Iterable[int]) -> list[int]:
+        """Calls of these queries that need not be read whole."""
+        return [call_id for query_id in query_ids for call_id in self._calls.get(query_id, ())]
+
+    def get(self, query_id: int, call_id: int, ended_at: float | None) -> CallRecord | None:
+        """The call, if that is what was remembered."""
+        found = self._calls.get(query_id, {}).get(call_id)
+        return found[1] if found is not None and found[0] == ended_at else None
+
+    def put(self, query_id: int, call_id: int, ended_at: float, record: CallRecord) -> None:
+        if query_id not in self._calls and len(self._calls) >= self._most:
+            del self._calls[next(iter(self._calls))]
+        slim = tuple(replace(item, token_ids=()) for item in record.candidates)
+        self._calls.setdefault(query_id, {})[call_id] = (ended_at, replace(record, candidates=slim))
+
+    def forget(self, query_ids: Iterable[int]) -> None:
+        """The queries ended."""
+        for query_id in query_ids:
+            self._calls.pop(query_id, None)
+
+
+def lock_running(
+    conn: Connection, query_ids: Sequence[int], remembered: Remembered
+) -> tuple[Sequence[Any], dict[int, list[CallRecord]]]:
+    """Those of the queries that run, locked in id order until the transaction ends, and the calls of each.
+
+    A row tells its query and what its job says; calls come oldest first, as `plan()` reads them.
+    """
+    ids = id_list(conn, query_ids)
+    known = id_list(conn, remembered.ids(query_ids))
+    # Two statements: the second must see what was committed while the first waited for its locks.
+    rows, calls = together(conn, [(_LOCK, {"ids": ids}), (_READ, {"ids": ids, "known": known})])
+    found: dict[int, list[CallRecord]] = defaultdict(list)
+    stale = []
+    for row in calls:
+        record = remembered.get(row.query_id, row.id, row.ended_at) if row.request is None else to_record(row)
+        if record is None:
+            stale.append(row.query_id)
+        elif row.request is not None and record.status is CallStatus.DONE:
+            remembered.put(row.query_id, row.id, row.ended_at, record)
+        if record is not None:
+            found[row.query_id].append(record)
+    if stale:  # another call took the id of one that was deleted
+        remembered.forget(stale)
+        found.update(calls_of(conn, stale))
+    return rows, found
+
+
+def last_workers_step(conn: Connection, query_ids: Iterable[int]) -> Step:
+    """Tells for each query, as `query_id` and `worker`, who wrote its outcomes, the newest last."""
+    return _LAST_WORKERS, {"ids": id_list(conn, query_ids)}
 
 
 def to_record(row: Any) -> CallRecord:
@@ -89,11 +142,8 @@ def to_record(row: Any) -> CallRecord:
     )
 
 
-def insert_calls(conn: Connection, planned: Iterable[PlannedCall], now: float) -> list[QueuedCall]:
-    """Insert the calls that are not there yet and return those; a call planned twice is inserted once.
-
-    All rows travel as one JSON parameter: a statement with thousands of parameters costs more than its work.
-    """
+def insert_step(planned: Iterable[PlannedCall], now: float) -> Step:
+    """Inserts the calls that are not there yet and returns those (see `queued_call`): planned twice, inserted once."""
     rows = [
         {
             "query_id": item.query_id,
@@ -107,20 +157,23 @@ def insert_calls(conn: Connection, planned: Iterable[PlannedCall], now: float) -
         }
         for item in planned
     ]
-    if not rows:
-        return []
-    parameters = {"rows": orjson.dumps(rows).decode(), "now": now}
-    return [QueuedCall(*row) for row in conn.execute(_INSERT[conn.dialect.name], parameters)]
+    return _INSERT, {"rows": row_list(rows), "now": now}
+
+
+def queued_call(row: Any) -> QueuedCall:
+    """The record of a row of `insert_step`."""
+    return QueuedCall(row.id, row.query_id, row.model, row.kind)
+
+
+def cancel_step(conn: Connection, query_ids: Iterable[int], now: float) -> Step:
+    """Ends the calls that nobody waits for any more; a worker that holds one finds its lease gone."""
+    return _CANCEL, {"ids": id_list(conn, query_ids), "now": now}
 
 
 def cancel_open(conn: Connection, query_ids: Sequence[int], now: float) -> None:
-    """End the calls that nobody waits for any more; a worker that holds one finds its lease gone."""
+    """Do what `cancel_step` says."""
     if query_ids:
-        conn.execute(
-            update(_CALLS)
-            .where(any_of(_CALLS.c.query_id, query_ids), _CALLS.c.status.in_(_OPEN))
-            .values(status=CallStatus.CANCELLED.value, ended_at=now, lease_owner=None, lease_until=None)
-        )
+        together(conn, [cancel_step(conn, query_ids, now)])
 
 
 def delete_calls(conn: Connection, query_ids: Sequence[int]) -> None:
@@ -169,24 +222,39 @@ def sent_before(conn: Connection, model: str, now: float, patience_s: float, cou
     return [row.id for row in rows if row.sent_at < now - patience_s * 2 ** min(row.sends - 1, MAX_DOUBLINGS)]
 
 
-_FIELDS = "query_id, job_id, model, key, kind, stage, round, request"
-_EXTRACTED = ", ".join(f"json_extract(v.value, '$.{name}')" for name in _FIELDS.split(", "))
-_AFTER = """
-    ON CONFLICT (query_id, key) DO NOTHING
-    RETURNING id, query_id, model, kind
-"""
-_INSERT = {
-    "postgresql": text(f"""
-        INSERT INTO calls ({_FIELDS}, status, attempts, deaths, sends, sent_at)
-        SELECT {_FIELDS}, 'queued', 0, 0, 1, :now
+_LOCK = hot(
+    """SELECT queries.id, queries.job_id, queries.custom_id, queries.body, queries.stage, queries.deadline_at,
+            jobs.model, jobs.policy, jobs.policy_digest, jobs.priority, jobs.expires_at
+        FROM queries JOIN jobs ON jobs.id = queries.job_id
+        WHERE queries.status = 'running' AND queries.id IN (:ids) ORDER BY queries.id FOR UPDATE OF queries""",
+    json=("body", "policy"),
+)
+_WHOLE = ("request", "outcome", "error", "usage")
+_READ = hot(
+    """SELECT id, query_id, key, kind, stage, round, status, ended_at, {whole}
+        FROM calls WHERE query_id IN (:ids) ORDER BY id""".replace(
+        "{whole}", ", ".join(f"CASE WHEN id IN (:known) THEN NULL ELSE {name} END AS {name}" for name in _WHOLE)
+    ),
+    json=_WHOLE,
+)
+_LAST_WORKERS = hot(
+    "SELECT query_id, worker FROM calls WHERE query_id IN (:ids) AND worker IS NOT NULL ORDER BY ended_at"
+)
+_CANCEL = hot(
+    """UPDATE calls SET status = 'cancelled', ended_at = :now, lease_owner = NULL, lease_until = NULL
+        WHERE query_id IN (:ids) AND status IN ('queued', 'leased')"""
+)
+_INSERT = hot(
+    """INSERT INTO calls (query_id, job_id, model, key, kind, stage, round, request,
+            status, attempts, deaths, sends, sent_at)
+        SELECT query_id, job_id, model, key, kind, stage, round, request, 'queued', 0, 0, 1, :now
         FROM json_to_recordset(CAST(:rows AS json)) AS v(query_id bigint, job_id text, model text, key text,
             kind text, stage text, round int, request json)
-        {_AFTER}
-    """),  # noqa: S608 - column names only
-    "sqlite": text(f"""
-        INSERT INTO calls ({_FIELDS}, status, attempts, deaths, sends, sent_at)
-        SELECT {_EXTRACTED}, 'queued', 0, 0, 1, :now
-        FROM json_each(:rows) AS v WHERE true
-        {_AFTER}
-    """),  # noqa: S608 - column names only
-}
+        ON CONFLICT (query_id, key) DO NOTHING RETURNING id, query_id, model, kind""",
+    """INSERT INTO calls (query_id, job_id, model, key, kind, stage, round, request,
+            status, attempts, deaths, sends, sent_at)
+        SELECT value ->> 'query_id', value ->> 'job_id', value ->> 'model', value ->> 'key', value ->> 'kind',
+            value ->> 'stage', value ->> 'round', value ->> 'request', 'queued', 0, 0, 1, :now
+        FROM json_each(:rows) WHERE true
+        ON CONFLICT (query_id, key) DO NOTHING RETURNING id, query_id, model, kind""",
+)

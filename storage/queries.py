@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,33 +10,13 @@ from sqlalchemy import Connection, exists, select, update
 
 from reasoning.records import CallStatus, Turn
 from reasoning.records import Query as QueryRecord
+from storage.hot import Step, hot, row_list
 from storage.portable import any_of
 from storage.tables import Call, Job, Query
 
 _QUERIES = Query.__table__
 _JOBS = Job.__table__
 _CALLS = Call.__table__
-
-_RUNNING = (
-    select(
-        _QUERIES.c.id,
-        _QUERIES.c.job_id,
-        _QUERIES.c.custom_id,
-        _QUERIES.c.body,
-        _QUERIES.c.stage,
-        _QUERIES.c.deadline_at,
-        _JOBS.c.status.label("job_status"),
-        _JOBS.c.model,
-        _JOBS.c.policy,
-        _JOBS.c.policy_digest,
-        _JOBS.c.priority,
-        _JOBS.c.expires_at,
-    )
-    .join(_JOBS, _JOBS.c.id == _QUERIES.c.job_id)
-    .where(_QUERIES.c.status == "running")
-    .order_by(_QUERIES.c.id)
-    .with_for_update(of=_QUERIES)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +27,7 @@ class Page:
     last_line: int
 
 
-def to_record(custom_id: str, body: dict[str, Any]) -> QueryRecord:
+def to_record(custom_id: str, body: Mapping[str, Any]) -> QueryRecord:
     """The query as the search sees it; the known answer stays outside."""
     return QueryRecord(
         custom_id=custom_id,
@@ -59,18 +38,17 @@ def to_record(custom_id: str, body: dict[str, Any]) -> QueryRecord:
     )
 
 
-def lock_running(conn: Connection, query_ids: Sequence[int]) -> Sequence[Any]:
-    """Those of the queries that run, locked in id order until the transaction ends, with their job's settings."""
-    return conn.execute(_RUNNING.where(any_of(_QUERIES.c.id, query_ids))).all()
+def stages_step(stages: Mapping[int, str]) -> Step:
+    """Notes where the searches stand, by query id; for people, nothing is decided by it."""
+    return _STAGES, {"rows": row_list([{"id": query_id, "stage": stage} for query_id, stage in stages.items()])}
 
 
-def set_stages(conn: Connection, stages: Mapping[int, str]) -> None:
-    """Note where the searches stand; for people, nothing is decided by it."""
-    by_stage: dict[str, list[int]] = defaultdict(list)
-    for query_id, stage in stages.items():
-        by_stage[stage].append(query_id)
-    for stage, ids in by_stage.items():
-        conn.execute(update(_QUERIES).where(any_of(_QUERIES.c.id, ids)).values(stage=stage))
+_STAGES = hot(
+    """UPDATE queries SET stage = v.stage FROM json_to_recordset(CAST(:rows AS json)) AS v(id bigint, stage text)
+        WHERE queries.id = v.id""",
+    """UPDATE queries SET stage = v.value ->> 'stage' FROM json_each(:rows) AS v
+        WHERE queries.id = v.value ->> 'id'""",
+)
 
 
 def next_waiting(conn: Connection, job_id: str, count: int) -> Sequence[Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, select, update
 
 from reasoning.errors import InvariantBroken, nearest
+from storage.hot import Step, hot, row_list
 from storage.portable import any_of
 from storage.tables import Call, Job, JobCounters, Query, Slot, Worker
 
@@ -130,6 +131,28 @@ def move_queries(conn: Connection, moves: Sequence[QueryMove], now: float) -> se
     for job_id in sorted(counts):
         add_counts(conn, job_id, counts[job_id])
     return {move.id for move in moved}
+
+
+def end_steps(moves: Sequence[QueryMove], usage: Mapping[str, Mapping[str, float]], now: float) -> list[Step]:
+    """End queries that this transaction has locked while they were running, and count them in their jobs.
+
+    `usage` is added to the counters of each job. The last statements, one for each job because all its transactions
+    meet there, return `job_id` and `unfinished`: its queries that have not ended.
+
+    Raises:
+        InvariantBroken: a running query cannot become that.
+    """
+    counts: dict[str, dict[str, float]] = {job_id: dict(sums) for job_id, sums in usage.items()}
+    for move in moves:
+        _may_move("running", move, move.job_id)
+        sums = counts.setdefault(move.job_id, {})
+        sums["running"] = sums.get("running", 0) - 1
+        sums[move.to] = sums.get(move.to, 0) + 1
+    rows = [{"id": move.id, "status": move.to, **move.columns} for move in moves]
+    return [
+        (_END, {"rows": row_list(rows), "now": now}),
+        *((_COUNT, {**_NOTHING, **counts[job_id], "job_id": job_id}) for job_id in sorted(counts)),
+    ]
 
 
 def _may_move(status: str, move: QueryMove, job_id: str) -> bool:
@@ -249,3 +272,25 @@ def _move(
 def _check_status(moves: Moves, to: str) -> None:
     if to not in moves:
         raise InvariantBroken(f'there is no status "{to}".{nearest(to, moves)}')
+
+
+_END = hot(
+    """UPDATE queries SET ended_at = :now, status = v.status, answer = v.answer, format_ok = v.format_ok,
+            degraded_reason = v.degraded_reason, path = v.path, usage = v.usage, error = v.error
+        FROM json_to_recordset(CAST(:rows AS json)) AS v(id bigint, status text, answer text, format_ok boolean,
+            degraded_reason text, path json, usage json, error json)
+        WHERE queries.id = v.id AND queries.status = 'running'""",
+    """UPDATE queries SET ended_at = :now, status = v.value ->> 'status', answer = v.value ->> 'answer',
+            format_ok = v.value ->> 'format_ok', degraded_reason = v.value ->> 'degraded_reason',
+            path = v.value ->> 'path', usage = v.value ->> 'usage', error = v.value ->> 'error'
+        FROM json_each(:rows) AS v
+        WHERE queries.id = v.value ->> 'id' AND queries.status = 'running'""",
+)
+_COUNTED = [column.name for column in _COUNTERS.c if column.name not in ("job_id", "total", "admitted_tokens")]
+_NOTHING = dict.fromkeys(_COUNTED, 0)
+_COUNT = hot(
+    """UPDATE job_counters SET {sums} WHERE job_id = :job_id
+        RETURNING job_id, waiting + running AS unfinished""".replace(
+        "{sums}", ", ".join(f"{name} = {name} + :{name}" for name in _COUNTED)
+    )
+)

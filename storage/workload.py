@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import orjson
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select
 
 from reasoning.policy import Policy
 from reasoning.records import Call as CallRecord
@@ -16,14 +15,12 @@ from reasoning.records import CallKind, CallSpec, CallStatus, outcome_from_json
 from reasoning.records import Query as QueryRecord
 from reasoning.render import needed_keys
 from storage.calls import Claimed
-from storage.lookup import NAMED, id_list
+from storage.hot import hot, row_list, together
 from storage.portable import any_of
 from storage.queries import to_record
-from storage.tables import Call, Job, Query
+from storage.tables import Job
 
-_QUERIES = Query.__table__
 _JOBS = Job.__table__
-_CALLS = Call.__table__
 
 OutcomeKey = tuple[str, int, str]
 """Job id, query id and call key. The job id is there because SQLite gives row ids away again."""
@@ -74,52 +71,36 @@ class Known:
 
 
 def load_work(conn: Connection, claimed: Sequence[Claimed], known: Known) -> list[Work]:
-    """Load what the calls need, in two statements for all of them (three when a policy is new), in their order."""
+    """Load what the calls need and this worker has not seen yet, for all of them at once, in their order."""
     if not claimed:
         return []
-    ids = id_list(conn, sorted({call.query_id for call in claimed}))
-    rows = {row.id: row for row in conn.execute(_QUERY_ROWS[conn.dialect.name], {"ids": ids}).all()}
-    policies = _policies(conn, rows.values(), known)
-    queries = {row_id: to_record(row.custom_id, row.body) for row_id, row in rows.items()}
+    policies = _policies(conn, claimed, known)
     outcomes = _outcomes(conn, claimed, known)
     work = []
     for call in claimed:
-        row = rows[call.query_id]
-        policy = policies[row.policy_digest].with_overrides(row.body.get("policy") or {})
+        asker = call.asker
+        policy = policies[asker.policy_digest].with_overrides(asker.body.get("policy") or {})
+        query = to_record(asker.custom_id, asker.body)
         siblings = outcomes.get(call.query_id, {})
-        work.append(Work(call, policy, queries[call.query_id], row.priority, row.deadline_at, siblings))
+        work.append(Work(call, policy, query, asker.priority, asker.deadline_at, siblings))
     return work
 
 
-_QUERY_COLUMNS = (
-    *(_QUERIES.c.id, _QUERIES.c.job_id, _QUERIES.c.custom_id, _QUERIES.c.body, _QUERIES.c.deadline_at),
-    *(_JOBS.c.policy_digest, _JOBS.c.priority),
-)
-_QUERY_ROWS = {
-    name: select(*_QUERY_COLUMNS).join(_JOBS, _JOBS.c.id == _QUERIES.c.job_id).where(text(named.format("queries")))
-    for name, named in NAMED.items()
-}
-
-_PAIR_TEXTS = {
-    "postgresql": text("""
-        SELECT calls.query_id, calls.key, calls.kind, calls.stage, calls.round, calls.outcome
-        FROM json_to_recordset(CAST(:pairs AS json)) AS v(q bigint, k text)
+_PAIRS = hot(
+    """SELECT calls.query_id, calls.key, calls.kind, calls.stage, calls.round, calls.outcome
+        FROM json_to_recordset(CAST(:rows AS json)) AS v(q bigint, k text)
         JOIN calls ON calls.query_id = v.q AND calls.key = v.k
-        WHERE calls.status = 'done'
-    """),
-    "sqlite": text("""
-        SELECT calls.query_id, calls.key, calls.kind, calls.stage, calls.round, calls.outcome
-        FROM json_each(:pairs) AS v
-        CROSS JOIN calls ON calls.query_id = json_extract(v.value, '$.q') AND calls.key = json_extract(v.value, '$.k')
-        WHERE calls.status = 'done'
-    """),
-}
-# The outcome column needs its type: SQLite returns JSON as text.
-_PAIRS = {name: statement.columns(outcome=_CALLS.c.outcome.type) for name, statement in _PAIR_TEXTS.items()}
+        WHERE calls.status = 'done'""",
+    """SELECT calls.query_id, calls.key, calls.kind, calls.stage, calls.round, calls.outcome
+        FROM json_each(:rows) AS v
+        CROSS JOIN calls ON calls.query_id = v.value ->> 'q' AND calls.key = v.value ->> 'k'
+        WHERE calls.status = 'done'""",
+    json=("outcome",),
+)
 
 
-def _policies(conn: Connection, rows: Iterable[Any], known: Known) -> dict[str, Policy]:
-    job_by_digest = {row.policy_digest: row.job_id for row in rows}
+def _policies(conn: Connection, claimed: Iterable[Claimed], known: Known) -> dict[str, Policy]:
+    job_by_digest = {call.asker.policy_digest: call.job_id for call in claimed}
     found = {digest: known.policies.get(digest) for digest in job_by_digest}
     missing = [job_by_digest[digest] for digest, policy in found.items() if policy is None]
     if missing:
@@ -142,8 +123,9 @@ def _outcomes(conn: Connection, claimed: Sequence[Claimed], known: Known) -> dic
             else:
                 found.setdefault(call.query_id, {})[key] = record
     if missing:
-        pairs = orjson.dumps([{"q": query_id, "k": key} for query_id, key in missing]).decode()
-        for row in conn.execute(_PAIRS[conn.dialect.name], {"pairs": pairs}).all():
+        wanted = row_list([{"q": query_id, "k": key} for query_id, key in missing])
+        (rows,) = together(conn, [(_PAIRS, {"rows": wanted})])
+        for row in rows:
             record = _record(row)
             found.setdefault(row.query_id, {})[row.key] = record
             known.outcomes.put((missing[row.query_id, row.key], row.query_id, row.key), record)

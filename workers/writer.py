@@ -17,7 +17,7 @@ from reasoning.records import Call, CallError, CallStatus, outcome_to_json
 from storage import calls
 from storage.calls import Ended, Loose, Written
 from storage.database import Database
-from storage.outcomes import is_storable
+from storage.hot import is_storable
 from storage.workload import Known
 from workers.asks import Outcome
 from workers.hand import Hand, Held
@@ -26,6 +26,9 @@ _LOG = structlog.get_logger(__name__)
 
 GROUP = 64
 """Calls written in one transaction at most."""
+PACE_S = 0.1
+"""From one write to the next while the engine has other calls to do, unless a group is full: on a small model the
+machine's time is the engine's, and a group costs the database, the broker and the planner little more than a call."""
 ATTEMPTS = 3
 """Leases after which a retryable error of the model stands."""
 RETRY_S = 0.5
@@ -34,6 +37,8 @@ LONGEST_RETRY_S = 30.0
 STORE_RETRY_S = 0.2
 """Pause before a write that failed is tried again; doubled up to `LONGEST_STORE_RETRY_S`."""
 LONGEST_STORE_RETRY_S = 5.0
+URGENT = "interactive"
+"""Priority of jobs that somebody waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +49,9 @@ class Retry:
 
 
 class Writer:
-    """One thread that settles calls: it writes whatever has ended by the time that the last write is done.
+    """One thread that settles calls: those that end within a tenth of a second of the last write go together.
 
-    So a slow call holds back nobody, and the groups grow with the load by themselves.
+    A slow call holds back nobody. Nothing waits when the engine would have to wait with it, nor an interactive call.
     """
 
     def __init__(
@@ -69,6 +74,9 @@ class Writer:
         self._again = again
         self._clock = clock
         self._ended: queue.SimpleQueue[Held | None] = queue.SimpleQueue()
+        self._enough = threading.Event()
+        """Waiting for more calls to end would be of no use."""
+        self._written_at = 0.0
         self._stop = threading.Event()
         self.counts: Counter[str] = Counter()
         """Calls by fate since start: done, failed, cancelled, wasted, retried."""
@@ -79,11 +87,14 @@ class Writer:
         """A request of the call ended; called from any thread, once per request."""
         if held.asked is None or all(future.done() for future in held.asked.futures):
             self._ended.put(held)
+            if held.work.priority == URGENT or self._ended.qsize() >= min(GROUP, len(self._hand)):
+                self._enough.set()
 
     def close(self) -> None:
         """Write what has ended so far and end."""
         self._stop.set()
         self._ended.put(None)
+        self._enough.set()
         self._thread.join()
 
     def _run(self) -> None:
@@ -93,6 +104,8 @@ class Writer:
 
     def _next(self) -> list[Held] | None:
         """What has ended, at least one; None after `close`."""
+        self._enough.wait(max(0.0, self._written_at + PACE_S - time.monotonic()))
+        self._enough.clear()
         item = self._ended.get()
         group: list[Held] = []
         while item is not None:
@@ -132,6 +145,7 @@ class Writer:
             for item in loose:
                 self._again(item, priorities[item.id], retries[item.id].pause_s)
         self._hand.remove(settled)
+        self._written_at = time.monotonic()
 
     def _store(self, ended: Sequence[Ended], retries: Mapping[int, Retry]) -> tuple[Written, list[Loose]] | None:
         """One transaction, tried until the database takes it; None when the worker stops before it does."""

@@ -10,7 +10,7 @@ import pytest
 from reasoning.policy import Policy
 from reasoning.records import Call, CallKind, CallSpec, CallStatus, Candidate, Finish, Query, Ref, Verdict
 from reasoning.render import render_check, render_compare
-from storage.calls import Claimed
+from storage.calls import Asker, Claimed
 from storage.workload import Work
 from workers.asks import Asked, Outcome, Terms
 from workers.engine.protocol import never
@@ -44,7 +44,7 @@ SIBLINGS = {
 
 
 def work(spec: CallSpec, **policy: Any) -> Work:
-    claimed = Claimed(1, 1, "job_1", "scripted", spec, 1, 0)
+    claimed = Claimed(1, 1, "job_1", "scripted", spec, 1, 0, Asker("q1", {}, None, "", "batch"))
     return Work(claimed, Policy(**policy), QUERY, "batch", None, SIBLINGS)
 
 
