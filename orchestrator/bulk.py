@@ -11,6 +11,7 @@ from orchestrator.actions import RETRYABLE, refuse_removed
 from reasoning.errors import BadInput
 from reasoning.records import CallStatus
 from storage import jobs, planning, queries, transitions
+from storage.causes import caused
 from storage.database import Database
 from storage.portable import any_of
 from storage.search import Terms, query_conditions
@@ -91,13 +92,8 @@ def _retry(conn: Connection, job: Any, ids: list[int], now: float, reason: str) 
 
 
 def _cancel(conn: Connection, job: Any, ids: list[int], now: float) -> int:
-    error = {
-        "code": "cancelled",
-        "message": "a person cancelled this query",
-        "stage": None,
-        "attempts": 0,
-        "retryable": True,
-    }
+    message = "a person cancelled this query"
+    error = caused({"code": "cancelled", "message": message, "stage": None, "attempts": 0, "retryable": True})
     moves = [transitions.QueryMove(query_id, job.id, "cancelled", {"error": error}) for query_id in ids]
     moved = transitions.move_queries(conn, moves, now) if moves else set()
     planning.cancel_open(conn, sorted(moved), now)

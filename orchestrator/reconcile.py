@@ -14,6 +14,7 @@ import structlog
 from orchestrator.advance import Advanced, Outgoing, advance, chunked
 from orchestrator.cancelling import gives_up
 from storage import calls, jobs, planning, queries, transitions
+from storage.causes import caused
 from storage.database import Database
 from storage.settings import Settings
 
@@ -135,13 +136,8 @@ def _answer_with_best_so_far(db: Database, job: Any, now: float) -> None:
 
 
 def _end_queries(db: Database, job: Any, to: str, statuses: Sequence[str], now: float) -> None:
-    error = {
-        "code": f"job_{to}",
-        "message": f"the job was {to} before this query ended",
-        "stage": None,
-        "attempts": 0,
-        "retryable": True,
-    }
+    message = f"the job was {to} before this query ended"
+    error = caused({"code": f"job_{to}", "message": message, "stage": None, "attempts": 0, "retryable": True})
     for _ in range(ENDED_PER_ROUND // AT_ONCE):
         with db.write() as conn:
             ids = queries.in_status(conn, job.id, statuses, AT_ONCE)

@@ -25,7 +25,7 @@ _COUNTERS = JobCounters.__table__
 _QUERIES = Query.__table__
 
 JOB_FIELDS = ("status", "model", "name", "label", "priority", "source", "is")
-QUERY_FIELDS = ("status", "stage", "error", "degraded", "id", "line", "is")
+QUERY_FIELDS = ("status", "stage", "error", "cause", "degraded", "id", "line", "is")
 JOB_IS = ("active", "ended", "paused", "attention")
 QUERY_IS = ("ended", "open", "retried", "loose_format")
 STAGES = ("summary", "caption", "reasoning", "conclusion", "whole")
@@ -120,6 +120,7 @@ def query_conditions(terms: Terms) -> list[ColumnElement[bool]]:
         "degraded": _QUERIES.c.degraded_reason,
         "id": _QUERIES.c.custom_id,
         "error": _QUERIES.c.error["code"].as_string(),
+        "cause": _QUERIES.c.error["cause"].as_string(),
     }
     conditions = [_any(plain[name], values) for name, values in terms.fields.items() if name in plain]
     if "line" in terms.fields:

@@ -35,6 +35,7 @@ from orchestrator.outbox import announce
 from reasoning.errors import BadInput, InvariantBroken
 from reasoning.policy import Policy
 from storage import transitions
+from storage.causes import caused
 from storage.database import Database
 from storage.objects import ObjectStore
 from storage.settings import Settings
@@ -184,7 +185,7 @@ class _Ingest:
                 transitions.add_counts(conn, self._job.id, gone)
             if not counts:
                 break
-        moved = self._move("failed", f"the input has {self._error_count} errors")
+        moved = self._move("failed", f"the input has {self._error_count} error{'' if self._error_count == 1 else 's'}")
         return self.result("failed" if moved else "superseded")
 
     def result(self, outcome: Outcome) -> IngestResult:
@@ -273,13 +274,17 @@ def _refused_row(number: int, refused: RefusedLine) -> NewQuery:
     own = None if duplicate else refused.custom_id
     errors = [error.to_json() for error in refused.errors]
     first = refused.errors[0]
-    error = {
-        "code": first.code,
-        "message": first.message,
-        "stage": None,
-        "attempts": 0,
-        "retryable": False,
-        "errors": errors,
-    }
+    error = caused(
+        {
+            "code": first.code,
+            "message": first.message,
+            "stage": None,
+            "attempts": 0,
+            "retryable": False,
+            "errors": errors,
+        }
+    )
     body: dict[str, Any] = {"images": [], "refused_custom_id": refused.custom_id}
-    return NewQuery(number, own or stand_in_id(number), orjson.dumps(body).decode(), orjson.dumps(error).decode())
+    return NewQuery(
+        number, own or stand_in_id(number), orjson.dumps(body).decode(), orjson.dumps(caused(error)).decode()
+    )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-_QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'')
-_HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b")
-_NUMBER = re.compile(r"\d+")
-PATTERN_CHARACTERS = 160
+from storage.causes import fingerprint
+
 EXAMPLES = 3
 
 
@@ -25,10 +22,17 @@ class Cause:
     message: str
     """The first message of the group, whole."""
     retryable: bool
+    mark: str | None
+    """What `cause:` finds the whole group by; None for errors stored before there were marks."""
     count: int = 0
     stages: set[str] = field(default_factory=set)
     examples: list[Any] = field(default_factory=list)
     """The first queries of the group."""
+
+    @property
+    def filter(self) -> str:
+        """The queries of the group, as a filter."""
+        return f"status:failed,expired cause:{self.mark}" if self.mark else f"status:failed,expired error:{self.code}"
 
 
 def group(rows: Iterable[Any]) -> list[Cause]:
@@ -40,16 +44,10 @@ def group(rows: Iterable[Any]) -> list[Cause]:
         key = (row.job_id, code, fingerprint(message))
         cause = found.get(key)
         if cause is None:
-            cause = found[key] = Cause(*key, message, bool(error.get("retryable")))
+            cause = found[key] = Cause(*key, message, bool(error.get("retryable")), error.get("cause"))
         cause.count += 1
         if error.get("stage"):
             cause.stages.add(str(error["stage"]))
         if len(cause.examples) < EXAMPLES:
             cause.examples.append(row)
     return sorted(found.values(), key=lambda cause: (-cause.count, cause.code))
-
-
-def fingerprint(message: str) -> str:
-    """What two messages of one cause have in common."""
-    text = _QUOTED.sub("…", message[: 4 * PATTERN_CHARACTERS])
-    return _NUMBER.sub("#", _HEX.sub("#", text))[:PATTERN_CHARACTERS]

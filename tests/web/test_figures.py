@@ -170,3 +170,4 @@ def test_messages_that_differ_in_numbers_are_one_cause():
     assert cause.count == 37
     assert cause.message == messages[0]
     assert len(cause.examples) == causes.EXAMPLES
+    assert cause.filter == "status:failed,expired error:too_large"  # stored before errors had marks

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import html
+import re
 from contextlib import suppress
 
 import pytest
@@ -8,10 +10,13 @@ from hypothesis import strategies as st
 
 from reasoning.errors import BadInput
 from storage import questions
+from storage.causes import caused, mark
 from storage.database import Database
 from storage.objects import open_objects
 from storage.search import job_terms, query_terms
 from storage.settings import Settings
+from storage.transitions import QueryMove, move_queries
+from tests.web.conftest import Site
 from tests.web.filled import Filler
 
 
@@ -41,6 +46,37 @@ def test_no_text_breaks_the_parser(text: str):
     for read in (query_terms, job_terms):
         with suppress(BadInput):
             assert read(text).text == text.strip()
+
+
+@given(st.text(), st.text(), st.integers(0), st.integers(0))
+def test_a_mark_is_shared_by_what_differs_in_numbers_alone(before: str, code: str, one: int, other: int):
+    assert mark(code, f"{before} {one} px") == mark(code, f"{before} {other} px")
+
+
+def test_a_mark_tells_codes_and_messages_apart():
+    assert len({mark("a", "x"), mark("b", "x"), mark("a", "y"), mark("a", "")}) == 4
+
+
+def test_the_link_of_a_cause_finds_exactly_its_group(site: Site):
+    filler = site.filler()
+    job = filler.job(filler.scenes(range(9)), policy={"candidates": 2})
+    told = ["image 1 is too large: 9000x9000", "image 2 is too large: 8000x80", "image 3 cannot be decoded"]
+    with site.db.write() as conn:
+        rows = questions.page(conn, job, query_terms(""), limit=50)
+        moves = [
+            QueryMove(row.id, job, "failed", {"error": caused({"code": "bad_image", "message": told[place % 3]})})
+            for place, row in enumerate(rows[:8])
+        ]
+        move_queries(conn, [QueryMove(row.id, job, "running") for row in rows], filler.now)
+        move_queries(conn, moves, filler.now)
+    page = site.get(f"/jobs/{job}").text
+    links = re.findall(r'<a class="figure s-failed" href="([^"]+)">(\d+)</a>', page)
+    assert [count for _, count in links] == ["6", "2"]
+    for link, count in links:
+        listed = site.get(html.unescape(link)).text
+        assert len(set(re.findall(r"/queries/(\d+)", listed))) == int(count)
+        bulk = html.unescape(link).replace("/queries", "/bulk")
+        assert f"Retry {count} queries" in site.get(bulk).text
 
 
 def test_filters_find_the_same_on_both_databases(database: Database, settings: Settings):
