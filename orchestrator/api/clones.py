@@ -12,7 +12,9 @@ from orchestrator.api.access import Operator, record
 from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import job_document
 from orchestrator.api.jobs import job_or_404
+from orchestrator.api.paging import DryRun
 from orchestrator.api.services import Use
+from orchestrator.api.submissions import plan
 from orchestrator.service import new_id
 from orchestrator.submit import JobRequest, submit
 from reasoning.errors import BadInput
@@ -40,12 +42,14 @@ class Changes(BaseModel):
 
 
 @router.post("/{job_id}/clone")
-def clone(job_id: str, changes: Changes, use: Use, caller: Operator) -> dict[str, Any]:
-    """Submit the input of a job again."""
-    job = job_or_404(use, caller, job_id)
+def clone(job_id: str, changes: Changes, use: Use, caller: Operator, dry_run: DryRun = False) -> dict[str, Any]:
+    """Submit the input of a job again. A dry run validates it at once, says what it would cost, and makes nothing."""
+    request = _request(job_or_404(use, caller, job_id), changes, caller)
+    if dry_run:
+        return plan(use, request)
     now = use.now()
     with use.db.write() as conn:
-        made = submit(conn, _request(job, changes, caller), use.settings, now, new_id)
+        made = submit(conn, request, use.settings, now, new_id)
         record(conn, caller, now, "job.clone", made, f"of {job_id}")
     return job_document(job_or_404(use, caller, made), now)
 

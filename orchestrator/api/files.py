@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from orchestrator import limits
 from orchestrator.api.access import Operator, Viewer
 from orchestrator.api.documents import file_document
 from orchestrator.api.errors import NotFound
@@ -106,27 +107,36 @@ def _measured(stream: IO[bytes], filename: str) -> Received:
 
 
 def store(use: Services, caller: Caller, received: Received) -> dict[str, Any]:
-    """Keep an upload as a file of the caller's project; returns its document. Raises BadInput on an empty one."""
+    """Keep an upload as a file of the caller's project; returns its document.
+
+    Raises:
+        BadInput: it is empty, or the project's storage is used up.
+    """
     if not received.size:
         raise BadInput("the file is empty; send at least one line", code="empty_file", field="file")
     file_id = new_id("file")
     key = keys.upload(file_id)
     use.objects.put(key, received.stream, media_type="application/jsonl")
-    with use.db.write() as conn:
-        files.create(
-            conn,
-            id=file_id,
-            project_id=caller.project_id,
-            purpose="batch",
-            filename=received.filename,
-            bytes=received.size,
-            sha256=received.sha256,
-            object_key=key,
-            now=use.now(),
-            expires_at=None,
-        )
-        row = files.get(conn, caller.project_id, file_id)
-    return file_document(row)
+    try:
+        with use.db.write() as conn:
+            allowed = limits.lock_project(conn, caller.project_id)
+            limits.check_storage(conn, caller.project_id, allowed, received.size)
+            files.create(
+                conn,
+                id=file_id,
+                project_id=caller.project_id,
+                purpose="batch",
+                filename=received.filename,
+                bytes=received.size,
+                sha256=received.sha256,
+                object_key=key,
+                now=use.now(),
+                expires_at=None,
+            )
+            return file_document(files.get(conn, caller.project_id, file_id))
+    except BaseException:
+        use.objects.delete(key)
+        raise
 
 
 def _file(use: Services, caller: Caller, file_id: str) -> Any:

@@ -207,16 +207,19 @@ def clone(
     model: Annotated[str | None, typer.Option(help="Another model.")] = None,
     priority: Annotated[str | None, typer.Option(help="interactive, batch or background.")] = None,
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit the input of a job again, with changes."""
+    """Submit the input of a job again, with changes. A dry run tells the cost and makes no job."""
     from orchestrator.cli.terminal.client import connect
     from orchestrator.cli.terminal.submission import policy_of
 
     changes = {"policy": policy_of({}, policy), "model": model, "priority": priority, "name": name}
     with connect() as api:
         body = {key: value for key, value in changes.items() if value is not None}
-        found = api.post(f"{_path(job)}/clone", body)
+        found = api.post(f"{_path(job)}/clone", body, dry_run=dry_run or None)
+    if dry_run:
+        _show_plan(found, as_json=as_json)
     document(found if as_json else {name: found[name] for name in SUMMARY}, as_json=as_json)
 
 

@@ -55,6 +55,8 @@ def test_a_table_is_planned_run_exported_and_cloned(live: str, table: Path):
     assert pq.read_table(out).num_rows == 2
     joined = stagebeam("job", "results", job["id"], "--joined", URL=live).stdout.splitlines()
     assert json.loads(joined[0])["question"] == "what 0?"
+    foreseen = stagebeam("job", "clone", job["id"], "--policy", '{"seed": 9}', "--dry-run", "--json", URL=live)
+    assert json.loads(foreseen.stdout)["accepted"] == 2
     twin = json.loads(stagebeam("job", "clone", job["id"], "--policy", '{"seed": 9}', "--json", URL=live).stdout)
     assert twin["policy"]["seed"] == 9
 
@@ -75,3 +77,21 @@ def test_projects_and_their_limits(tmp_path: Path):
     assert {"id": "lab", "name": "lab", "limits": {"requests_per_minute": 60}} in rows
     assert "Did you mean" in stagebeam("project", "limit", "lab", "requests_per_minut=1", code=2, **here).stderr
     assert json.loads(stagebeam("key", "create", "ci", "--project", "lab", "--json", **here).stdout)["token"]
+
+
+def test_changes_of_projects_and_keys_are_rehearsed_and_a_wrong_folder_is_told(tmp_path: Path):
+    nowhere = stagebeam("key", "create", "ci", "--data", str(tmp_path), code=2)
+    assert "name the folder that `stagebeam up` keeps its data in with --data" in nowhere.stderr
+    assert list(tmp_path.iterdir()) == []
+    stagebeam("db", "upgrade", DATA_DIR=str(tmp_path))
+    here = ("--data", str(tmp_path), "--json")
+    key = json.loads(stagebeam("key", "create", "kept", *here).stdout)["id"]
+    assert json.loads(stagebeam("key", "create", "ci", "--dry-run", *here).stdout)["name"] == "ci"
+    stagebeam("project", "create", "lab", "--dry-run", *here)
+    stagebeam("project", "limit", "default", "storage_bytes=5", "--dry-run", *here)
+    stagebeam("key", "revoke", key, "--dry-run", *here)
+    keys = [json.loads(line) for line in stagebeam("key", "list", *here).stdout.splitlines()]
+    assert [(row["name"], row["revoked_at"]) for row in keys] == [("kept", None)]
+    projects = [json.loads(line) for line in stagebeam("project", "list", *here).stdout.splitlines()]
+    assert projects == [{"id": "default", "name": "default", "limits": {}}]
+    stagebeam("key", "revoke", "key_none", *here, code=3)

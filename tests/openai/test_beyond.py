@@ -73,6 +73,11 @@ def test_a_cursor_is_read_back():
 
 def test_a_job_is_cloned_with_changes(wire: Wire):
     job = submitted(wire, jsonl(line(1)), policy={"candidates": 3, "seed": 5}, name="first")
+    jobs = get(wire, "/api/jobs").json()["data"]
+    plans = [post(wire, f"/api/jobs/{job}/clone?dry_run=true", json={"policy": {"candidates": n}}) for n in (1, 4)]
+    assert [(plan["object"], plan["accepted"]) for plan in plans] == [("job.plan", 1)] * 2
+    assert plans[1]["cost"]["candidates_min"] == 4 * plans[0]["cost"]["candidates_min"]
+    assert get(wire, "/api/jobs").json()["data"] == jobs
     twin = post(wire, f"/api/jobs/{job}/clone", json={"policy": {"seed": 6}, "priority": "background"})
     assert twin["id"] != job
     assert (twin["policy"]["candidates"], twin["policy"]["seed"], twin["priority"]) == (3, 6, "background")

@@ -107,6 +107,12 @@ def test_storage_is_limited(wire: Wire):
     with pytest.raises(openai.PermissionDeniedError) as error:
         client.files.create(file=b"y" * 200, purpose="batch")
     assert error.value.code == "storage_limit_exceeded"
+    headers = {"authorization": f"Bearer {client.api_key}"}
+    inline = {"lines": [{"custom_id": "q", "question": "y" * 200}]}
+    with httpx.Client(base_url=wire.url, headers=headers) as http:
+        for answer in (http.post("/api/files", content=b"y" * 200), http.post("/api/jobs", json=inline)):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "storage_limit_exceeded")
+    assert [entry.key for entry in wire.objects.list("files/")] == [f"files/{kept.id}"]
     client.files.delete(kept.id)
     client.files.create(file=b"y" * 200, purpose="batch")
 
