@@ -16,17 +16,21 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from benchmarks.engine_work import JUDGE_TOKENS, POLICY, Work, ask, compare, template_turns
+from benchmarks.engine_work import JUDGE_TOKENS, Work, ask, compare, template_turns
+from reasoning.policy import Policy
 from reasoning.prompts import Prompt, check_prompt
 from reasoning.records import Query
 from reasoning.stages import STAGES, Stage
 
-SAMPLING = {
-    "do_sample": True,
-    "temperature": POLICY.temperature,
-    "top_p": POLICY.top_p,
-    "top_k": POLICY.top_k,
-}
+
+def drawing(policy: Policy) -> dict[str, Any]:
+    """How `generate` draws as the policy says."""
+    return {
+        "do_sample": True,
+        "temperature": policy.temperature,
+        "top_p": policy.top_p,
+        "top_k": policy.top_k,
+    }
 
 
 class StopAtText(StoppingCriteria):  # type: ignore[misc]
@@ -46,7 +50,7 @@ class StopRows(StoppingCriteria):  # type: ignore[misc]
         self._ids = torch.tensor(tokenizer(tag, add_special_tokens=False)["input_ids"])
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        return (input_ids[:, -len(self._ids) :] == self._ids).all(-1)
+        return (input_ids[:, -len(self._ids) :] == self._ids.to(input_ids.device)).all(-1)
 
 
 class Sequential:
@@ -94,14 +98,16 @@ class Sequential:
     def _generate(self, query: Query, stage: Stage, path: list[int]) -> list[int]:
         inputs = self._inputs(ask(query, ""), query, path)
         stop = StoppingCriteriaList([StopAtText(self._processor.tokenizer, stage.close_tag)])
-        out = self._model.generate(**inputs, **SAMPLING, max_new_tokens=POLICY.max_tokens, stopping_criteria=stop)
+        out = self._model.generate(
+            **inputs, **drawing(self._work.policy), max_new_tokens=self._work.policy.max_tokens, stopping_criteria=stop
+        )
         ids: list[int] = out[0, inputs["input_ids"].shape[1] :].tolist()
         self.tokens += len(ids)
         return ids
 
     def _words(self, prompt: Prompt, query: Query | None) -> str:
         inputs = self._inputs(prompt, query, [])
-        out = self._model.generate(**inputs, **SAMPLING, max_new_tokens=JUDGE_TOKENS)
+        out = self._model.generate(**inputs, **drawing(self._work.policy), max_new_tokens=JUDGE_TOKENS)
         return self._text(out[0, inputs["input_ids"].shape[1] :].tolist())
 
     def _inputs(self, prompt: Prompt, query: Query | None, path: list[int]) -> Any:
@@ -113,7 +119,7 @@ class Sequential:
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
             seen = inputs["cross_attention_mask"]
             inputs["cross_attention_mask"] = torch.cat([seen, seen[:, -1:].repeat(1, len(path), 1, 1)], dim=1)
-        return inputs
+        return inputs.to(self._model.device)
 
     def _text(self, ids: list[int]) -> str:
         text: str = self._processor.decode(ids, skip_special_tokens=True)
@@ -140,7 +146,11 @@ class Batched:
             prompts = [ask(query, " ".join(kept[i].values())) for i, query in enumerate(queries)]
             stop = StoppingCriteriaList([StopRows(self._processor.tokenizer, stage.close_tag)])
             out = self._generate(
-                prompts, queries, POLICY.max_tokens, num_return_sequences=self._candidates, stopping_criteria=stop
+                prompts,
+                queries,
+                self._work.policy.max_tokens,
+                num_return_sequences=self._candidates,
+                stopping_criteria=stop,
             )
             self.tokens += int((out != self._processor.tokenizer.pad_token_id).sum())
             texts = self._texts(out)
@@ -168,7 +178,8 @@ class Batched:
         ]
         images = [[self._work.picture(query)] for query in queries]
         inputs = self._processor(text=texts, images=images, return_tensors="pt", padding=True, add_special_tokens=False)
-        out: torch.Tensor = self._model.generate(**inputs, **SAMPLING, **more, max_new_tokens=length)
+        inputs = inputs.to(self._model.device)
+        out: torch.Tensor = self._model.generate(**inputs, **drawing(self._work.policy), **more, max_new_tokens=length)
         return out[:, inputs["input_ids"].shape[1] :]
 
     def _texts(self, ids: torch.Tensor) -> list[str]:

@@ -1,154 +1,153 @@
-"""Decode speed at the 11B geometry on one GPU, against the bandwidth roofline. Ready, not yet measured.
+"""The engine at the size of LLaVA-CoT on one GPU: decode against the bandwidth roofline, and whole searches.
 
-Random weights are made on the device from the config of Llama-3.2-11B-Vision. Run on a machine with an H100 or H200:
-`python -m benchmarks.engine_gpu --rows 64 256 512 --bandwidth 4.8e12`. Prints one JSON line per batch size.
-`--tiny` runs the same code on a CPU at a toy geometry, to see that it runs; its figures mean nothing.
+Random weights are made on the device from the config of Llama-3.2-11B-Vision: `python -m benchmarks.engine_gpu
+--bandwidth 3.35e12` on an H100, `4.8e12` on an H200. Pictures have four tiles; every candidate is `--length` tokens
+long. Beside the engine run the published algorithm, one query, and plain `generate`, as many queries as fit its
+memory: it holds a picture's keys and values once per candidate. Writes `benchmarks/results/engine_gpu.json`. `--tiny`
+runs the same code on a CPU at a toy geometry, to see that it runs; its figures mean nothing and are not written.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import sys
+import threading
 import time
-from concurrent.futures import Future
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import MllamaConfig, MllamaForConditionalGeneration
-from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
+import transformers
 
-from reasoning.prompts import Prompt
-from workers.engine.adapters.base import Features, ImageInput
+from benchmarks.engine_baselines import Batched, Sequential
+from benchmarks.engine_search import Runner
+from benchmarks.engine_work import POLICY, Work
+from benchmarks.gpu_decode import Decode
+from benchmarks.gpu_model import build, make_large_work
+from reasoning.records import Query
 from workers.engine.adapters.mllama import MllamaAdapter
-from workers.engine.admission import Admission, Limits
-from workers.engine.counting import Tally
-from workers.engine.device import Device
-from workers.engine.jobs import Job
-from workers.engine.preparing import FeatureCache
-from workers.engine.protocol import Generate, Sampling
+from workers.engine.encode import Encoder
+from workers.engine.local import FILL_EVERY, DeviceOptions, limits_of
+from workers.engine.loop import Loop
+from workers.engine.packing import ragged_for
 
-GIB = 1 << 30
+RESULTS = Path(__file__).parent / "results" / "engine_gpu.json"
+
+
+class Bare:
+    """The engine's loop in its thread, for a model that lies in no folder."""
+
+    def __init__(self, adapter: MllamaAdapter, processor: Any, rows: int) -> None:
+        options = DeviceOptions(rows=rows, threads=8)
+        limits = limits_of(options, adapter.text.device.type)
+        ragged = ragged_for(adapter)
+        if ragged:
+            limits = replace(limits, fill_every=FILL_EVERY)
+        self.loop = Loop(adapter, Encoder(processor), frozenset(), limits, ragged)
+        self.generate = self.choose = self.loop.submit
+        self._thread = threading.Thread(target=self.loop.run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the loop and give its memory back."""
+        self.loop.close()
+        self._thread.join()
+
+
+def searches(asked: argparse.Namespace, model: Any, processor: Any, adapter: MllamaAdapter, work: Work) -> Any:
+    """Seconds a query of each contender, and what the engine counted."""
+    found: list[dict[str, Any]] = []
+    for candidates in asked.candidates:
+        gc.collect()
+        if torch.cuda.is_available():
+            # The engine takes its share of what is free: nothing of the last contender's may be kept.
+            torch.cuda.empty_cache()
+        both: dict[str, Any] = {"candidates": candidates, "judge": True}
+        cell: dict[str, Any] = {"candidates": candidates, "in_flight": asked.in_flight}
+        engine = Bare(adapter, processor, rows=asked.in_flight * candidates)
+        runner = Runner(engine, work, **both, flight=asked.in_flight)  # type: ignore[arg-type]
+        _timed(runner, work.queries[: asked.in_flight])
+        before = engine.loop.counts()
+        seconds = _timed(runner, work.queries[asked.in_flight : asked.in_flight + asked.queries])
+        counted = {name: value - before[name] for name, value in engine.loop.counts().items()}
+        engine.close()
+        del engine, runner
+        gc.collect()
+        cell["engine"] = {"queries": asked.queries, "seconds_per_query": seconds / asked.queries}
+        cell["engine"] |= {
+            "tokens_per_second": counted["generated_tokens"] / seconds,
+            "vision_calls_per_query": counted["vision_calls"] / asked.queries,
+            "rows_per_step": counted["row_steps"] / counted["steps"],
+            "milliseconds_per_step": 1e3 * seconds / counted["steps"],
+            "counters": counted,
+        }
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if candidates in asked.plain:
+            batched = Batched(model, processor, work, **both, flight=asked.plain_flight)
+            seconds = _timed(batched, work.queries[: asked.plain_flight])
+            cell["batched"] = {"queries": asked.plain_flight, "seconds_per_query": seconds / asked.plain_flight}
+            seconds = _timed(Sequential(model, processor, work, **both), work.queries[:1])
+            cell["sequential"] = {"queries": 1, "seconds_per_query": seconds}
+            for base in ("batched", "sequential"):
+                times = cell[base]["seconds_per_query"] / cell["engine"]["seconds_per_query"]
+                cell["engine"][f"over_{base}"] = times
+        print(json.dumps(cell), file=sys.stderr, flush=True)
+        found.append(cell)
+    return found
+
+
+def _timed(contender: Any, queries: Sequence[Query]) -> float:
+    started = time.perf_counter()
+    with torch.inference_mode():
+        contender.run(queries)
+    return time.perf_counter() - started
 
 
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine_gpu", description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[16, 64, 256, 512])
-    parser.add_argument("--candidates", type=int, default=10)
-    parser.add_argument("--text", type=int, default=400, help="prompt tokens")
-    parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--rows", type=int, nargs="*", default=[16, 64, 256, 512], help="candidates of a decode step")
     parser.add_argument("--bandwidth", type=float, default=4.8e12, help="bytes per second of the device")
+    parser.add_argument("--text", type=int, default=400, help="prompt tokens of a decode measurement")
+    parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--candidates", type=int, nargs="*", default=[4, 10], help="of a search")
+    parser.add_argument("--plain", type=int, nargs="*", default=[4], help="numbers of candidates to run plainly too")
+    parser.add_argument("--plain-flight", type=int, default=12, help="queries at once of plain generate")
+    parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--queries", type=int, default=128)
+    parser.add_argument("--length", type=int, default=100, help="tokens of a candidate")
     parser.add_argument("--tiny", action="store_true", help="a toy geometry on the CPU")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    device = "cpu" if asked.tiny else "cuda"
-    with torch.device(device):
-        torch.set_default_dtype(torch.float32 if asked.tiny else torch.bfloat16)
-        model = MllamaForConditionalGeneration(tiny() if asked.tiny else MllamaConfig()).eval().requires_grad_(False)
-    adapter = MllamaAdapter(model, processor=None)
+    transformers.utils.logging.set_verbosity_error()
+    model, processor = build(tiny=asked.tiny)
+    adapter = MllamaAdapter(model, processor)
+    policy = POLICY.with_overrides({"max_tokens": asked.length})
+    found: dict[str, Any] = {
+        "device": "cpu" if asked.tiny else torch.cuda.get_device_name(),
+        "bandwidth": asked.bandwidth,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "length": asked.length,
+        "decode": [],
+    }
     for rows in asked.rows:
         with torch.inference_mode():
-            print(json.dumps(Measurement(model, adapter, rows, asked).run()), flush=True)
-
-
-def tiny() -> MllamaConfig:
-    """A geometry for any machine."""
-    text = MllamaTextConfig(
-        vocab_size=500, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, cross_attention_layers=[1, 3], pad_token_id=0, max_position_embeddings=1024,
-        bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    vision = MllamaVisionConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_global_layers=1, attention_heads=2,
-        image_size=32, patch_size=8, max_num_tiles=4, intermediate_layers_indices=[0], vision_output_dim=64,
-    )  # fmt: skip
-    return MllamaConfig(text_config=text, vision_config=vision, image_token_index=500)
-
-
-class Measurement:
-    """Pure decode steps with `rows` candidates in flight, after all prompts are in."""
-
-    def __init__(self, model: Any, adapter: MllamaAdapter, rows: int, asked: argparse.Namespace) -> None:
-        self._adapter, self._asked, self._config = adapter, asked, model.config
-        self._queries = -(-rows // asked.candidates)
-        self._weights = sum(p.numel() * p.itemsize for p in model.model.language_model.layers.parameters())
-        self._weights += model.lm_head.weight.numel() * model.lm_head.weight.itemsize
-        self._device = model.lm_head.weight.device
-        vision = model.config.vision_config
-        self._positions = vision.max_num_tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
-        limits = Limits(
-            rows=rows, trunks=self._queries, pictures=self._queries, trunk_bytes=16 * GIB, twig_bytes=48 * GIB,
-            picture_bytes=24 * GIB, feature_bytes=8 * GIB, step_tokens=8192, vision_batch=1, threads=1,
-        )  # fmt: skip
-        tally = Tally()
-        self._features = FeatureCache(limits.feature_bytes)
-        self._admission = Admission(adapter, self._features, None, limits, tally)  # type: ignore[arg-type]
-        self._forward = Device(adapter, self._admission, tally)
-
-    def run(self) -> dict[str, Any]:
-        """Tokens per second and the share of the roofline."""
-        jobs = [self._job(place) for place in range(self._queries)]
-        while waiting := [job for job in jobs if job.trunk is None]:
-            for job in waiting:
-                self._admission.admit(job, job.layout)  # type: ignore[arg-type]
-            self._forward.forward()
-        for job in jobs:
-            self._admission.start_rows(job, 0.0)
-        self._draw()
-        for _ in range(4):
-            self._step()
-        self._wait()
-        started = time.perf_counter()
-        for _ in range(self._asked.steps):
-            self._step()
-        self._wait()
-        return self._report((time.perf_counter() - started) / self._asked.steps)
-
-    def _report(self, seconds: float) -> dict[str, Any]:
-        adapter, live = self._adapter, self._admission.twigs.active
-        text = adapter.text.position_bytes * (self._queries * self._asked.text + live * self._asked.steps / 2)
-        pictures = adapter.pictures.position_bytes * self._queries * self._positions if adapter.pictures else 0
-        floor = (self._weights + text + pictures) / self._asked.bandwidth
-        cuda = self._device.type == "cuda"
-        return {
-            "device": torch.cuda.get_device_name() if cuda else "cpu",
-            "rows": live,
-            "step_ms": seconds * 1e3,
-            "tokens_per_s": self._admission.running / seconds,
-            "roofline_ms": floor * 1e3,
-            "share_of_roofline": floor / seconds,
-            "memory_gib": torch.cuda.max_memory_allocated() / GIB if cuda else None,
-        }
-
-    def _job(self, place: int) -> Job:
-        asked, text = self._asked, self._config.text_config
-        image = f"image{place}"
-        values = torch.randn(self._positions, text.hidden_size, device=self._device, dtype=torch.get_default_dtype())
-        self._features.put(image, Features(values, len(values)), ImageInput({}))
-        words = torch.randint(3, text.vocab_size, (asked.text - 2,))
-        ids = [text.bos_token_id, self._config.image_token_index, *words.tolist()]
-        layout = self._adapter.lay_out(ids, [image], [])
-        request = Generate(
-            call_id=str(place), prompt=Prompt(()), load_image=lambda _: b"", group=str(place),
-            indices=tuple(range(asked.candidates)), seeds=tuple(range(asked.candidates)), stop="",
-            sampling=Sampling(temperature=0.6, top_p=0.9, top_k=50, max_tokens=2048),
-        )  # fmt: skip
-        job = Job(request=request, future=Future(), layout=layout)
-        job.waiting = [(k, k + place * asked.candidates) for k in range(asked.candidates)]
-        return job
-
-    def _step(self) -> None:
-        self._forward.forward()
-        self._draw()
-
-    def _draw(self) -> None:
-        rows = self._admission.twigs.in_use
-        for row, drawn in zip(rows, self._forward.draw(rows), strict=True):
-            for part, token in self._admission.part(row, drawn, 0.0):
-                part.tokens.append(token)
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
+            found["decode"].append(Decode(model, adapter, rows, asked).run())
+        print(json.dumps(found["decode"][-1]), file=sys.stderr, flush=True)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if asked.candidates:
+        work = make_large_work(asked.in_flight + asked.queries, policy, 2 * model.config.vision_config.image_size)
+        found["searches"] = searches(asked, model, processor, adapter, work)
+    if not asked.tiny:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

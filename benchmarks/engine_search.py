@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks.engine_work import POLICY, Work, ask, compare
+from benchmarks.engine_work import Work, ask, compare
 from reasoning import seeds
 from reasoning.prompts import LABELS
 from reasoning.records import Candidate, Query
@@ -44,7 +44,7 @@ class Search:
             indices=tuple(range(runner.candidates)),
             seeds=tuple(seeds.candidate(0, query.custom_id, stage, 0, k) for k in range(runner.candidates)),
             stop=stage.close_tag,
-            sampling=sampling(POLICY),
+            sampling=sampling(runner.work.policy),
             prefix_ids=self._ids,
         )
         runner.when(runner.engine.generate(request), self._drawn)

@@ -35,6 +35,7 @@ class Work:
 
     queries: tuple[Query, ...]
     pictures: Mapping[str, bytes] = field(repr=False)
+    policy: Policy = POLICY
 
     def picture(self, query: Query) -> Image.Image:
         """The one picture of a query, decoded."""

@@ -14,7 +14,7 @@ from tests.engine.reference import GREEDY, WARM, Reference, ask, choose, generat
 from workers.engine.adapters import decoder
 from workers.engine.adapters.choose import adapter_for
 from workers.engine.encode import Encoder
-from workers.engine.local import DeviceOptions, TransformersEngine, _limits
+from workers.engine.local import DeviceOptions, TransformersEngine, limits_of
 from workers.engine.loop import Loop
 from workers.engine.protocol import Counters
 
@@ -35,7 +35,7 @@ class Bare:
         assert adapter
         options = DeviceOptions(device="cpu", memory_mb=128)
         ends = frozenset({model.generation_config.eos_token_id})
-        self._loop = Loop(adapter, Encoder(processor), ends, _limits(options, "cpu"))
+        self._loop = Loop(adapter, Encoder(processor), ends, limits_of(options, "cpu"))
         self._thread = threading.Thread(target=self._loop.run)
         self._thread.start()
         self.generate = self._loop.submit

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reasoning.errors import ModelError
+from tests.engine.kernel import reference as reference_kernel
 from tests.engine.reference import Reference, ask, choose, generate
 from tests.waiting import wait_until
 from workers.engine.adapters.choose import adapter_for
@@ -22,6 +23,7 @@ from workers.engine.admission import Limits
 from workers.engine.loop import Loop
 from workers.engine.model_folder import load
 from workers.engine.protocol import Sampling
+from workers.engine.ragged import Ragged
 
 MIB = 1024 * 1024
 PATIENCE_S = 60.0
@@ -32,6 +34,12 @@ QUESTIONS = ("a?", "what is in it", "b? or rather the other one, over there")
 def adapter(mllama: Any) -> Any:
     checkpoint = load(str(mllama), device="cpu", dtype="float32")
     return adapter_for(checkpoint.model, checkpoint.processor)
+
+
+@pytest.fixture(scope="module", params=["padded", "ragged"])
+def ragged(request: pytest.FixtureRequest, adapter: Any) -> Ragged | None:
+    """Both ways to compute attention; without a GPU the second over plain torch."""
+    return Ragged(adapter.heads, reference_kernel) if request.param == "ragged" else None
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +94,7 @@ asked = st.tuples(
 )
 def test_any_schedule_gives_the_reference(
     adapter: Any,
+    ragged: Ragged | None,
     expected: Any,
     reference: Reference,
     pictures_of: Any,
@@ -96,9 +105,8 @@ def test_any_schedule_gives_the_reference(
     memory: int,
     step_tokens: int,
 ):
-    loop = Loop(
-        adapter, reference.encoder, frozenset(reference.ends), limits(rows, trunks, pictures, memory, step_tokens)
-    )
+    room = limits(rows, trunks, pictures, memory, step_tokens)
+    loop = Loop(adapter, reference.encoder, frozenset(reference.ends), room, ragged)
     cancelled: set[int] = set()
     waiting: list[tuple[Future[Any], Any]] = []
     for number, (question, images, count, sampling, kind, steps) in enumerate(plan):

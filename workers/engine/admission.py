@@ -39,6 +39,8 @@ class Limits:
     vision_batch: int
     """Images in one pass of the vision tower."""
     threads: int
+    fill_every: int = 1
+    """Steps from one with prompts to the next while rows run: where steps of rows alone are much the faster."""
 
 
 class Entry(Enum):
@@ -72,6 +74,7 @@ class Admission:
         """Candidates that run."""
         self._step_tokens = limits.step_tokens
         self._patience, self._calm, self._held = RECOVER_STEPS, 0, False
+        self._since_fill = limits.fill_every
         self.fills: list[Pending] = []
         self.trunks: Pool[Trunk] = Pool(
             adapter.text, slots=limits.trunks, length=128, budget=limits.trunk_bytes, given_up=self._forget_trunk
@@ -86,6 +89,7 @@ class Admission:
                 slots=limits.pictures,
                 length=32,
                 budget=limits.picture_bytes,
+                exact=True,
                 given_up=self._forget_picture,
             )
 
@@ -234,8 +238,8 @@ class Admission:
 
     @property
     def holds(self) -> bool:
-        """Whether nobody may enter: memory just ran out and what runs must get on first."""
-        return self._held and self.twigs.active > 0
+        """Whether nobody may enter: memory ran out, or prompts had their turn just now; what runs gets on first."""
+        return (self._held or self._since_fill < self._limits.fill_every) and self.twigs.active > 0
 
     def halve(self) -> None:
         """Let less run at once for a while, and for longer each time: what runs must get to its end."""
@@ -244,7 +248,9 @@ class Admission:
         self._patience, self._calm, self._held = 2 * self._patience, 0, True
 
     def recover(self) -> None:
-        """Count a step that went well; after many of them let more run again."""
+        """Count a step that went well, its prompts included; after many of them let more run again."""
+        self.fills, filled = [], bool(self.fills)
+        self._since_fill = 1 if filled else self._since_fill + 1
         self._calm, self._held = self._calm + 1, False
         if self._calm >= self._patience:
             self.row_limit = min(self._limits.rows, 2 * self.row_limit)

@@ -11,46 +11,60 @@ import torch
 from workers.engine.adapters.base import Adapter
 from workers.engine.admission import Admission
 from workers.engine.counting import Tally
+from workers.engine.graphs import Graphs
 from workers.engine.jobs import Row
 from workers.engine.packing import pack
+from workers.engine.ragged import Ragged
 from workers.engine.sampling import Draw
 
 
 class Device:
     """Forward passes and draws over the memory of `admission`."""
 
-    def __init__(self, adapter: Adapter, admission: Admission, tally: Tally) -> None:
+    def __init__(self, adapter: Adapter, admission: Admission, tally: Tally, ragged: Ragged | None = None) -> None:
+        """`ragged` makes the steps where its kernel runs; on a GPU, decode steps are then recorded."""
         self.work = 0.0
         """Work clock: seconds per token, summed over steps. A row's share is what passes while it runs."""
         self.busy_since: float | None = None
         """When the device call in hand began; None between calls. Read by the watchdog."""
-        self._adapter, self._admission, self._tally = adapter, admission, tally
+        self._adapter, self._admission, self._tally, self._ragged = adapter, admission, tally, ragged
+        on_gpu = ragged is not None and adapter.text.device.type == "cuda"
+        self._graphs = Graphs(adapter, admission, ragged) if ragged and on_gpu else None
         self._logits: torch.Tensor | None = None
         self._draw: tuple[Sequence[tuple[Row, int]], Draw] | None = None
         """The rows and their numbers of members that it is for: members only ever leave."""
 
     def forward(self) -> None:
         """A token of every running row, and the prompts just admitted, in one pass."""
-        admission, adapter = self._admission, self._adapter
+        admission = self._admission
         fills, rows = admission.fills, admission.twigs.in_use
         self._logits = None
         if not rows and not fills:
             return
         admission.twigs.reserve(max((row.length + 1 for row in rows), default=1))
         started = self.busy_since = time.monotonic()
-        packed = pack(adapter, admission.twigs, admission.trunks, admission.pictures, fills)
-        hidden = adapter.forward(packed)
-        needed = [*range(len(rows)), *(fill.segment.end - 1 for fill in packed.fills)]
-        logits = adapter.logits(hidden if len(needed) == len(hidden) else hidden[needed]).float()
+        logits, tokens = self._logits_of(len(rows))
         self._logits = logits[: len(rows)]
         for pending, scores in zip(fills, logits[len(rows) :], strict=True):
             # Its own memory: a view would keep the whole step's logits alive.
             pending.trunk.logits = scores.clone()
         for row in rows:
             row.length += 1
-        self._count(time.monotonic() - started, len(rows), len(packed.ids))
-        admission.fills = []
+        self._count(time.monotonic() - started, len(rows), tokens)
         admission.recover()
+
+    def _logits_of(self, rows: int) -> tuple[torch.Tensor, int]:
+        """Scores of every running row and of the last token of every prompt, and how many tokens passed."""
+        admission, adapter = self._admission, self._adapter
+        if self._graphs and not admission.fills:
+            recorded = self._graphs.decode()
+            if recorded is not None:
+                return recorded.float(), rows
+        packed = pack(adapter, admission, admission.fills, ragged=self._ragged)
+        hidden = adapter.forward(packed)
+        needed = [*range(rows), *(fill.segment.end - 1 for fill in packed.fills)]
+        logits = adapter.logits(hidden if len(needed) == len(hidden) else hidden[needed])
+        return logits.float(), len(packed.ids)
 
     def draw(self, rows: Sequence[Row]) -> list[list[int]]:
         """The next token of every member of every row: from this step's pass, or from the trunk where one starts."""

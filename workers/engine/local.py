@@ -8,7 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from workers.engine.admission import Limits
 from workers.engine.encode import Encoder
 from workers.engine.loop import Loop
 from workers.engine.model_folder import Checkpoint, load, pick_device
+from workers.engine.packing import ragged_for
 from workers.engine.plain import PlainLoop
 from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated
 from workers.engine.watchdog import Watchdog, end_process
@@ -26,6 +27,12 @@ from workers.engine.watchdog import Watchdog, end_process
 MIB = 1024 * 1024
 SMALL_MODEL = 200_000_000
 """Parameters below which a step is too short for its operations to share cores: whole batches share them."""
+
+
+PICTURE_SHARE = 0.35
+"""Of the memory: an image of four tiles takes as much as 1,600 tokens of text in the 11B model."""
+FILL_EVERY = 4
+"""Steps per step with prompts, where steps of rows alone are recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +153,11 @@ def _loops(checkpoint: Checkpoint, options: DeviceOptions, device: str) -> Seque
         return [PlainLoop(checkpoint)]
     small = device == "cpu" and sum(p.numel() for p in checkpoint.model.parameters()) < SMALL_MODEL
     count = options.loops or (min(4, torch.get_num_threads()) if small else 1)
-    encoder, limits = Encoder(checkpoint.processor), _limits(options, device, count)
-    return [Loop(adapter, encoder, checkpoint.ends, limits) for _ in range(count)]
+    encoder, ragged = Encoder(checkpoint.processor), ragged_for(adapter)
+    limits = limits_of(options, device, count, pictures=adapter.pictures is not None)
+    if ragged:
+        limits = replace(limits, fill_every=FILL_EVERY)
+    return [Loop(adapter, encoder, checkpoint.ends, limits, ragged=ragged) for _ in range(count)]
 
 
 def _run(loop: Loop | PlainLoop, cores: int) -> None:
@@ -155,16 +165,18 @@ def _run(loop: Loop | PlainLoop, cores: int) -> None:
     loop.run()
 
 
-def _limits(options: DeviceOptions, device: str, loops: int = 1) -> Limits:
-    """What one of `loops` may hold: most for candidates, then prompts, then pictures and features."""
+def limits_of(options: DeviceOptions, device: str, loops: int = 1, *, pictures: bool = True) -> Limits:
+    """What one of `loops` may hold: candidates, prompts, pictures where they are held apart, and image features."""
     memory = (options.memory_mb * MIB or _free_memory(device)) // loops
+    share = PICTURE_SHARE if pictures else 0.0
+    rest = memory * (0.9 - share)
     return Limits(
         rows=-(-options.rows // loops),
         trunks=2 * options.slots,
         pictures=options.slots,
-        twig_bytes=memory * 4 // 10,
-        trunk_bytes=memory * 3 // 10,
-        picture_bytes=memory * 2 // 10,
+        twig_bytes=int(rest * 0.6),
+        trunk_bytes=int(rest * 0.4),
+        picture_bytes=int(memory * share),
         feature_bytes=memory // 10,
         step_tokens=options.step_tokens,
         vision_batch=options.vision_batch,

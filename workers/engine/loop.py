@@ -30,6 +30,7 @@ from workers.engine.jobs import Job, Row
 from workers.engine.pools import PoolFull
 from workers.engine.preparing import FeatureCache, Preparer
 from workers.engine.protocol import Choose, Chosen, Generate, Generated
+from workers.engine.ragged import Ragged
 
 log = structlog.get_logger()
 
@@ -43,15 +44,17 @@ _TOO_LARGE = "the device has too little memory for this call alone; lower max_to
 class Loop:
     """Owns all jobs in hand and the device. `run` is the body of the engine's thread."""
 
-    def __init__(self, adapter: Adapter, encoder: Encoder, ends: frozenset[int], limits: Limits) -> None:
-        """`ends` are the token ids that end a turn."""
+    def __init__(
+        self, adapter: Adapter, encoder: Encoder, ends: frozenset[int], limits: Limits, ragged: Ragged | None = None
+    ) -> None:
+        """`ends` are the token ids that end a turn; `ragged` makes the steps where its kernel runs."""
         self.tally = Tally()
         self._encoder = encoder
         self._ends = ends
         features = FeatureCache(limits.feature_bytes)
         self._preparer = Preparer(adapter, encoder, features, limits.threads)
         self._admission = Admission(adapter, features, self._preparer, limits, self.tally)
-        self._device = Device(adapter, self._admission, self.tally)
+        self._device = Device(adapter, self._admission, self.tally, ragged)
         self._arrived: deque[Job] = deque()
         self._wake = threading.Event()
         self._closing = False

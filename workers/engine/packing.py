@@ -4,54 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from workers.engine.adapters.base import Adapter, Fill, Packed
-from workers.engine.attention import Own, Segment, Shared, Step, Store, causal_mask, length_mask
+from workers.engine.attention import Segment, Step
 from workers.engine.jobs import Pending, Picture, Row, Trunk
-from workers.engine.pools import Pool, Slot
+from workers.engine.padded import padded
+from workers.engine.pools import Pool
+from workers.engine.ragged import Ints, Ragged, Ship
 
-S = TypeVar("S", bound=Slot)
+
+class Memory(Protocol):
+    """All keys and values of an engine."""
+
+    twigs: Pool[Row]
+    trunks: Pool[Trunk]
+    pictures: Pool[Picture] | None
+
+
+def ragged_for(adapter: Adapter) -> Ragged | None:
+    """The flash kernel's steps where it runs: half precision on a GPU of its generation; else None."""
+    shape = adapter.text
+    if shape.device.type != "cuda" or shape.dtype not in {torch.float16, torch.bfloat16}:
+        return None
+    fits = torch.cuda.get_device_capability(shape.device) >= (8, 0) and shape.dim % 8 == 0 and shape.dim <= 256
+    return Ragged(adapter.heads) if fits else None
 
 
 def pack(
     adapter: Adapter,
-    twigs: Pool[Row],
-    trunks: Pool[Trunk],
-    pictures: Pool[Picture] | None,
+    memory: Memory,
     pending: Sequence[Pending],
+    *,
+    ragged: Ragged | None = None,
+    ship: Ship | None = None,
+    pads: int = 0,
 ) -> Packed:
-    """The forward pass of one step. Row i is the row in place i of the twigs."""
-    rows = twigs.in_use
-    device = twigs.shape.device
-    axes = adapter.axes
-    fills = _fills(adapter, len(rows), pending)
-    ids = [np.fromiter((row.tokens[-1] for row in rows), np.int64, len(rows))]
-    at = np.fromiter((_position(row) for row in rows), np.int64, len(rows))
-    positions = [at if axes == 1 else np.broadcast_to(at, (axes, len(rows)))]
+    """The forward pass of one step. Row i is the row in place i of the twigs.
+
+    With `ragged` attention is of that kind, and `pads` copies of row 0 stand behind the rows; `ship` takes numbers
+    to the device.
+    """
+    rows = memory.twigs.in_use
+    ship = ship or _shipper(memory.twigs.shape.device)
+    fills = _fills(adapter, len(rows) + pads, pending)
+    counted = [*rows, *(list(rows[:1]) * pads)]
+    at = np.fromiter((_position(row) for row in counted), np.int64, len(counted))
+    ids = [np.fromiter((row.tokens[-1] for row in counted), np.int64, len(counted))]
+    positions = [at if adapter.axes == 1 else np.broadcast_to(at, (adapter.axes, len(counted)))]
     for fill in fills:
         ids.append(fill.layout.ids[fill.segment.offset :])
         positions.append(fill.layout.positions[..., fill.segment.offset :])
-    step = Step(
-        rows=len(rows),
-        segments=[fill.segment for fill in fills],
-        trunks=Store(trunks.keys, trunks.values),
-        twigs=Store(twigs.keys, twigs.values),
-        pictures=Store(pictures.keys, pictures.values) if pictures else None,
-        own=_own(rows, device) if rows else None,
-        trunk_share=_share(trunks, [row.trunk for row in rows], [t.length for t in trunks.in_use]) if rows else None,
-        picture_share=_picture_share(rows, pictures) if pictures and rows else None,
-    )
+    where = np.concatenate(positions, axis=-1)
+    segments = [fill.segment for fill in fills]
+    tokens, places = ship([np.concatenate(ids), where.reshape(-1)])
+    pools = (memory.twigs, memory.trunks, memory.pictures)
+    step: Step = ragged(rows, segments, *pools, ship, pads) if ragged else padded(rows, segments, *pools)
     return Packed(
-        ids=torch.from_numpy(np.concatenate(ids)).to(device),
-        positions=torch.from_numpy(np.concatenate(positions, axis=-1)).to(device),
+        ids=tokens,
+        positions=places.view(where.shape),
         fills=fills,
-        sees=_sees(rows, fills, device) if pictures else None,
+        sees=_sees(rows, fills, memory.twigs.shape.device) if memory.pictures else None,
         step=step,
     )
+
+
+def _shipper(device: torch.device) -> Ship:
+    def ship(numbers: Sequence[Ints]) -> Sequence[torch.Tensor]:
+        together = torch.from_numpy(np.concatenate(numbers)).to(device)
+        return torch.split(together, [len(part) for part in numbers])
+
+    return ship
 
 
 def _fills(adapter: Adapter, start: int, pending: Sequence[Pending]) -> list[Fill]:
@@ -59,8 +85,7 @@ def _fills(adapter: Adapter, start: int, pending: Sequence[Pending]) -> list[Fil
     fills = []
     for item in pending:
         picture = item.job.picture
-        mask = causal_mask(item.tokens, len(item.layout), adapter.text.device, adapter.text.dtype)
-        segment = Segment(start, start + item.tokens, item.trunk.place, item.offset, mask)
+        segment = Segment(start, start + item.tokens, item.trunk.place, item.offset)
         if picture:
             spans = adapter.spans(item.layout, segment, picture.seen)
             segment = replace(segment, picture=picture.place, spans=spans)
@@ -72,46 +97,6 @@ def _fills(adapter: Adapter, start: int, pending: Sequence[Pending]) -> list[Fil
 def _position(row: Row) -> int:
     layout = row.trunk.layout
     return (layout.next_position if layout else 0) + row.length
-
-
-def _own(rows: Sequence[Row], device: torch.device) -> Own:
-    lengths = [row.length + 1 for row in rows]
-    positions = torch.tensor([length - 1 for length in lengths], device=device)
-    return Own(positions, max(lengths), length_mask(lengths, device), torch.arange(len(rows), device=device))
-
-
-def _share(pool: Pool[S], slots: Sequence[S], lengths: Sequence[int], rows: torch.Tensor | None = None) -> Shared:
-    """Rows with these `slots` (all at the front of `pool`), whose front slots are `lengths` long."""
-    ranks = [0] * pool.active
-    cells = []
-    for slot in slots:
-        cells.append((slot.place, ranks[slot.place]))
-        ranks[slot.place] += 1
-    width = max(ranks)
-    at = np.array([place * width + rank for place, rank in cells])
-    grid = np.zeros(pool.active * width, dtype=np.int64)
-    grid[at] = np.arange(len(at))
-    device = pool.shape.device
-    return Shared(
-        slots=pool.active,
-        width=width,
-        grid=torch.from_numpy(grid).to(device),
-        cells=torch.from_numpy(at).to(device),
-        rows=rows,
-        length=max(lengths),
-        mask=length_mask(lengths, device),
-    )
-
-
-def _picture_share(rows: Sequence[Row], pictures: Pool[Picture]) -> Shared | None:
-    seeing = [(place, row.job.picture) for place, row in enumerate(rows)]
-    slots = [picture for _, picture in seeing if picture]
-    if not slots:
-        return None
-    some = None
-    if len(slots) < len(rows):
-        some = torch.tensor([place for place, picture in seeing if picture], device=pictures.shape.device)
-    return _share(pictures, slots, [picture.seen.valid[-1] for picture in pictures.in_use], some)
 
 
 def _sees(rows: Sequence[Row], fills: Sequence[Fill], device: torch.device) -> torch.Tensor | None:

@@ -56,12 +56,23 @@ class Pool(Generic[S]):
     """Slots of one kind. `keys` and `values` are (layers, slots, heads, length, dim)."""
 
     def __init__(
-        self, shape: PoolShape, *, slots: int, length: int, budget: int, given_up: Callable[[S], None] = lambda _: None
+        self,
+        shape: PoolShape,
+        *,
+        slots: int,
+        length: int,
+        budget: int,
+        exact: bool = False,
+        given_up: Callable[[S], None] = lambda _: None,
     ) -> None:
-        """At most `slots` slots and `budget` bytes; `given_up` hears of parked slots that lost their place."""
+        """At most `slots` slots and `budget` bytes; `given_up` hears of parked slots that lost their place.
+
+        Slots get longer by doubling, or, when `exact`, just as long as is asked: where few lengths occur.
+        """
         self.shape = shape
         self._wanted = slots
         self._budget = budget
+        self._exact = exact
         self._given_up = given_up
         self._clock = 0
         self.holders: dict[int, S] = {}
@@ -105,9 +116,9 @@ class Pool(Generic[S]):
         self.touch(slot)
 
     def reserve(self, length: int) -> None:
-        """Make every slot hold `length` positions; slots get longer by doubling. Raises PoolFull."""
+        """Make every slot hold `length` positions. Raises PoolFull."""
         if length > self.length:
-            longer = self.length
+            longer = length if self._exact else self.length
             while longer < length:
                 longer *= 2
             self._allocate(longer)

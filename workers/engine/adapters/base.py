@@ -102,6 +102,8 @@ class Adapter(Protocol):
     text: PoolShape
     pictures: PoolShape | None
     """Shape of a picture's cross-attention keys and values; None for decoder-only models."""
+    heads: int
+    """Query heads of a layer."""
     vocabulary: int
     context: int
     axes: int

@@ -24,7 +24,7 @@ from workers.engine.adapters.base import (
     PictureSeen,
     take_over_attention,
 )
-from workers.engine.attention import Segment, Span, Step, text_attention
+from workers.engine.attention import Segment, Span, Step
 from workers.engine.pools import PoolShape
 
 FAMILIES = {"llava", "qwen2_vl", "qwen2_5_vl", "smolvlm", "idefics3"}
@@ -65,6 +65,7 @@ class DecoderAdapter:
             dtype=model.dtype,
             device=self._device,
         )
+        self.heads: int = heads
         self.vocabulary: int = model.lm_head.out_features
         self.context: int = config.max_position_embeddings
 
@@ -157,7 +158,7 @@ class DecoderAdapter:
     def attention(
         self, module: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, step: Step, scale: float
     ) -> torch.Tensor:
-        return text_attention(q, k, v, module.layer_idx, step, scale)
+        return step.text(q, k, v, module.layer_idx, scale)
 
     def _positions(self, ids: NDArray[np.int64], inputs: Sequence[ImageInput]) -> NDArray[np.int64]:
         straight = np.arange(len(ids))

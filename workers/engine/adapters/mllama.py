@@ -20,7 +20,7 @@ from workers.engine.adapters.base import (
     PictureSeen,
 )
 from workers.engine.adapters.blocks import CrossAttention, FeedForward, Norm, SelfAttention
-from workers.engine.attention import Segment, Span, picture_attention, text_attention
+from workers.engine.attention import Segment, Span
 from workers.engine.linear import fused
 from workers.engine.pools import PoolShape
 
@@ -59,6 +59,7 @@ class MllamaAdapter:
             device=self._device,
         )
         self.pictures: PoolShape | None = replace(self.text, layers=len(cross))
+        self.heads: int = heads
         self.vocabulary: int = config.vocab_size
         self.context: int = config.max_position_embeddings
         self._placeholder: int = model.config.image_token_index
@@ -130,11 +131,11 @@ class MllamaAdapter:
         for attention, feed_forward in self._layers:
             if isinstance(attention, SelfAttention):
                 q, k, v = attention.qkv(h, cos, sin)
-                h += attention.out(text_attention(q, k, v, selves, step, attention.scale).flatten(1))
+                h += attention.out(step.text(q, k, v, selves, attention.scale).flatten(1))
                 h += feed_forward(h)
                 selves += 1
             else:
-                seen = picture_attention(attention.q(h), crosses, step, attention.scale)
+                seen = step.picture(attention.q(h), crosses, attention.scale)
                 h.add_(attention.out(seen.flatten(1)), alpha=attention.attention_gate)
                 change = feed_forward(h)
                 h.add_(change if sees is None else change * sees[:, None], alpha=attention.feed_forward_gate)
