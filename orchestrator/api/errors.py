@@ -56,6 +56,11 @@ class Refused(HTTPException):
         self.param = param
 
 
+def too_large(limit: int) -> Refused:
+    """What a body or file above a limit is turned down with."""
+    return Refused(413, f"this is larger than {limit} bytes; send less, or raise the limit", "body_too_large")
+
+
 class NotFound(BadInput):
     """There is no such thing in the caller's project; what another project has looks the same."""
 

@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from orchestrator import limits
 from orchestrator.api.access import Operator, Viewer
 from orchestrator.api.documents import file_document
-from orchestrator.api.errors import NotFound
+from orchestrator.api.errors import NotFound, too_large
 from orchestrator.api.services import Services, Use
 from orchestrator.service import new_id
 from reasoning.errors import BadInput
@@ -111,7 +111,10 @@ def store(use: Services, caller: Caller, received: Received) -> dict[str, Any]:
 
     Raises:
         BadInput: it is empty, or the project's storage is used up.
+        Refused: 413, it is larger than allowed.
     """
+    if received.size > use.settings.max_upload_bytes:
+        raise too_large(use.settings.max_upload_bytes)
     if not received.size:
         raise BadInput("the file is empty; send at least one line", code="empty_file", field="file")
     file_id = new_id("file")

@@ -9,13 +9,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api.errors import REQUEST_ID, Refused, envelope
+from orchestrator.api.errors import REQUEST_ID, Refused, envelope, too_large
 from storage.settings import Settings
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 UPLOAD_PATHS = ("/api/files", "/v1/files", "/new-job")
 """Routes that take files; all others take one record."""
+
+FORM_BYTES = 2**16
+"""What a form may add to its file, whose own size the routes check."""
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -55,12 +58,12 @@ class Guard:
             return Refused(400, "the address holds a null character, which no name here has", "bad_address")
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._limit(scope["path"]):
-            return _too_large(self._limit(scope["path"]))
+            return too_large(self._limit(scope["path"]))
         return None
 
     def _limit(self, path: str) -> int:
         if path.rstrip("/").endswith(UPLOAD_PATHS):
-            return self._settings.max_upload_bytes
+            return self._settings.max_upload_bytes + FORM_BYTES
         return max(self._settings.max_line_bytes, self._settings.max_image_bytes)
 
 
@@ -92,11 +95,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
         message = await receive()
         read += len(message.get("body", b""))
         if read > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         return message
 
     return counted
-
-
-def _too_large(limit: int) -> Refused:
-    return Refused(413, f"the body is larger than {limit} bytes; send less, or raise the limit", "body_too_large")

@@ -61,17 +61,21 @@ def test_what_cannot_be_kept_is_refused_and_leaves_nothing(wire: Wire, given: di
     assert client.files.list().data == []
 
 
-def test_a_file_above_the_limit_is_refused(sqlite_database: Any, tmp_path: Path):
-    settings = settings_of(tmp_path / "data", max_upload_bytes=5000)
+def test_one_byte_above_the_limit_is_refused_and_leaves_nothing(sqlite_database: Any, tmp_path: Path):
+    """The limit is that of the file, whatever form it comes in."""
+    settings = settings_of(tmp_path / "data", max_upload_bytes=100_000)
     objects = open_objects(settings)
     with served(settings, sqlite_database, objects) as url:
         client = Wire(url, settings, sqlite_database, objects).client()
-        client.files.create(file=b"x" * 4000, purpose="batch")
-        with pytest.raises(openai.APIStatusError) as error:
-            client.files.create(file=b"x" * 6000, purpose="batch")
+        assert client.files.create(file=b"x" * 100_000, purpose="batch").bytes == 100_000
+        assert httpx.post(f"{url}/api/files", content=b"y" * 100_000).status_code == 200
+        for size in (100_001, 1_000_000):
+            with pytest.raises(openai.APIStatusError) as error:
+                client.files.create(file=b"x" * size, purpose="batch")
+            assert (error.value.status_code, error.value.code) == (413, "body_too_large")
+            assert httpx.post(f"{url}/api/files", content=b"y" * size).status_code == 413
         client.close()
-    assert error.value.status_code == 413
-    assert len(list(objects.list())) == 1
+    assert len(list(objects.list())) == 2
 
 
 def test_parts_may_come_in_any_order(wire: Wire):

@@ -17,6 +17,7 @@ from anyio import CapacityLimiter, from_thread
 from starlette.requests import Request
 
 from orchestrator import limits
+from orchestrator.api.errors import too_large
 from orchestrator.api.openai.multipart import Part, boundary_of, read_parts
 from orchestrator.api.services import Services
 from orchestrator.service import new_id
@@ -68,6 +69,7 @@ def receive(use: Services, caller: Caller, request: Request) -> Any:
 
     Raises:
         BadInput: no form, no file, an empty one, a wrong purpose or expiry, or the project's storage is used up.
+        Refused: 413, the file is larger than allowed.
     """
     fields: dict[str, str] = {}
     stored: _Stored | None = None
@@ -102,6 +104,8 @@ def _store(use: Services, part: Part) -> _Stored:
         for chunk in part.chunks:
             digest.update(chunk)
             size += len(chunk)
+            if size > use.settings.max_upload_bytes:
+                raise too_large(use.settings.max_upload_bytes)
             yield chunk
 
     file_id = new_id("file")
