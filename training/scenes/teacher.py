@@ -2,8 +2,8 @@
 
 The text is made for a model of a few million parameters: short, local, every thing by its number. In the
 REASONING each thing is repeated; then each description is held against it word by word, up to the first word that
-does not fit. In the careful manner the running result follows; in the hasty one it does not, and the result has to
-be put together at the end.
+does not fit. In the careful manner the running result follows, and the choices are held against the result one by
+one; in the hasty one both have to be put together at the end.
 """
 
 from __future__ import annotations
@@ -99,11 +99,23 @@ def reason(
             parts += _running(scene, question, said[: place + 1])
     result = result or _result(scene, question, said)
     parts.append(f"so {_compared(scene, question, said)}{result}")
-    if question.choices:
-        letter = LETTERS[question.choices.index(result)] if result in question.choices else "none"
-        parts.append(f"option {letter}")
-        return Reasoned(" ".join(parts), result, letter)
-    return Reasoned(" ".join(parts), result, result)
+    if not question.choices:
+        return Reasoned(" ".join(parts), result, result)
+    letter = LETTERS[question.choices.index(result)] if result in question.choices else "none"
+    if manner == "careful":
+        parts += _options(question, result)
+    parts.append(f"option {letter}")
+    return Reasoned(" ".join(parts), result, letter)
+
+
+def _options(question: Question, result: str) -> list[str]:
+    """The choices one by one, up to the one that the result is: `A 0 no B 2 yes`."""
+    words: list[str] = []
+    for letter, choice in zip(LETTERS, question.choices, strict=False):
+        words += [letter, choice, _yes(choice == result)]
+        if choice == result:
+            break
+    return words
 
 
 def _held(question: Question, thing: Thing, said: Checks) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ class Recipe:
 
 POLICY = Recipe(
     steps=1800,
-    batch=64,
+    batch=128,
     matrix_rate=8e-3,
     other_rate=3e-3,
     decay_share=0.6,
@@ -143,7 +144,7 @@ def train(
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "bf16": True,
-        "use_cpu": True,
+        "use_cpu": not torch.cuda.is_available(),
         "max_grad_norm": 1.0,
         "save_steps": recipe.save_every,
         "save_total_limit": 4,
@@ -154,7 +155,7 @@ def train(
         "gradient_checkpointing": False,
         "max_length": None,
         "train_sampling_strategy": "sequential",
-        "dataloader_num_workers": 0,
+        "dataloader_num_workers": _loaders(),
         "disable_tqdm": True,
         **extra,
     }
@@ -169,3 +170,8 @@ def train(
     kept = sorted(out.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     trainer.train(resume_from_checkpoint=str(kept[-1]) if resume and kept else None)
     save(model, tokenizer, out / "model")
+
+
+def _loaders() -> int:
+    """Processes that draw scenes ahead: a GPU would wait for them; on a CPU they would take the cores it trains on."""
+    return min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
