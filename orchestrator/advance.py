@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-import orjson
 import structlog
 from sqlalchemy import Connection
 
@@ -30,7 +28,7 @@ from storage.planning import PlannedCall, QueuedCall, Remembered
 
 log = structlog.get_logger()
 
-BURST = 32
+BURST = 64
 """Calls per message at most: enough that the broker's cost per message no longer shows."""
 
 
@@ -117,9 +115,11 @@ def advance_in(
     """`advance` at the end of a transaction of the caller, which it commits; send `outgoing` then."""
     remembered = remembered or Remembered()
     rows, calls = planning.lock_running(conn, query_ids, remembered)
+    policies = remembered.policies.of(conn, {row.policy_digest: row.job_id for row in rows})
     batch = _Batch()
     for row in rows:
-        _plan_query(row, calls.get(row.id, []), batch, now, idle=idle and row.model not in fleet.busy)
+        policy = policies[row.policy_digest].with_overrides(row.body.get("policy") or {})
+        _plan_query(row, policy, calls.get(row.id, []), batch, now, idle=idle and row.model not in fleet.busy)
     done = _write(conn, batch, now, fleet)
     remembered.forget(move.id for move in batch.moves)
     return done
@@ -147,8 +147,7 @@ def _write(conn: Connection, batch: _Batch, now: float, fleet: Fleet) -> Advance
     return done
 
 
-def _plan_query(row: Any, calls: list[Call], batch: _Batch, now: float, *, idle: bool) -> None:
-    policy = _policy(orjson.dumps(row.policy), orjson.dumps(row.body.get("policy") or {}))
+def _plan_query(row: Any, policy: Policy, calls: list[Call], batch: _Batch, now: float, *, idle: bool) -> None:
     query = queries.to_record(row.custom_id, row.body)
     over = any(at is not None and at < now for at in (row.deadline_at, row.expires_at))
     limit = "deadline" if over else None
@@ -194,12 +193,6 @@ def _end(row: Any, decision: Answer | Failed, usage: Mapping[str, Any]) -> trans
     expired = decision.error.code == "deadline"
     columns = {"error": error, "usage": dict(usage)}
     return transitions.QueryMove(row.id, row.job_id, "expired" if expired else "failed", columns)
-
-
-@lru_cache(maxsize=4096)
-def _policy(job: bytes, overrides: bytes) -> Policy:
-    # The same job policy is read for each of its queries at each advance.
-    return Policy.from_mapping(orjson.loads(job)).with_overrides(orjson.loads(overrides))
 
 
 def chunked(

@@ -108,10 +108,10 @@ class CallSpec:
     def to_json(self) -> dict[str, Any]:
         """The `request` column: everything but key, kind, stage and round, which have columns."""
         return {
-            "path": [ref.to_json() for ref in self.path],
+            "path": [[ref.call, ref.index] for ref in self.path],
             "indices": list(self.indices),
             "attempt": self.attempt,
-            "candidates": [ref.to_json() for ref in self.candidates],
+            "candidates": [[ref.call, ref.index] for ref in self.candidates],
             "swap": self.swap,
         }
 

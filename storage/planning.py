@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, select, update
 from reasoning.records import Call as CallRecord
 from reasoning.records import CallError, CallSpec, CallStatus, Usage, outcome_from_json
 from storage.hot import Step, hot, id_list, row_list, together
+from storage.policies import Policies
 from storage.portable import any_of
 from storage.tables import Call, Job, Query
 
@@ -73,6 +74,7 @@ class Remembered:
 
     def __init__(self, most: int = 2048) -> None:
         """At most so many queries; their texts are kept, not their token ids."""
+        self.policies = Policies()
         self._most = most
         self._calls: dict[int, dict[int, tuple[float, CallRecord]]] = {}
 
@@ -224,10 +226,10 @@ def sent_before(conn: Connection, model: str, now: float, patience_s: float, cou
 
 _LOCK = hot(
     """SELECT queries.id, queries.job_id, queries.custom_id, queries.body, queries.stage, queries.deadline_at,
-            jobs.model, jobs.policy, jobs.policy_digest, jobs.priority, jobs.expires_at
+            jobs.model, jobs.policy_digest, jobs.priority, jobs.expires_at
         FROM queries JOIN jobs ON jobs.id = queries.job_id
         WHERE queries.status = 'running' AND queries.id IN (:ids) ORDER BY queries.id FOR UPDATE OF queries""",
-    json=("body", "policy"),
+    json=("body",),
 )
 _WHOLE = ("request", "outcome", "error", "usage")
 _READ = hot(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from reasoning.policy import Policy
 from reasoning.records import Call as CallRecord
@@ -16,11 +16,8 @@ from reasoning.records import Query as QueryRecord
 from reasoning.render import needed_keys
 from storage.calls import Claimed
 from storage.hot import hot, row_list, together
-from storage.portable import any_of
+from storage.policies import Policies
 from storage.queries import to_record
-from storage.tables import Job
-
-_JOBS = Job.__table__
 
 OutcomeKey = tuple[str, int, str]
 """Job id, query id and call key. The job id is there because SQLite gives row ids away again."""
@@ -65,16 +62,16 @@ class Bounded(Generic[Key, Value]):
 class Known:
     """What never changes once read, so that it is read once: policies by digest, outcomes by call."""
 
-    def __init__(self, *, outcomes: int = 8192, policies: int = 256) -> None:
+    def __init__(self, *, outcomes: int = 8192) -> None:
         self.outcomes: Bounded[OutcomeKey, CallRecord] = Bounded(outcomes)
-        self.policies: Bounded[str, Policy] = Bounded(policies)
+        self.policies = Policies()
 
 
 def load_work(conn: Connection, claimed: Sequence[Claimed], known: Known) -> list[Work]:
     """Load what the calls need and this worker has not seen yet, for all of them at once, in their order."""
     if not claimed:
         return []
-    policies = _policies(conn, claimed, known)
+    policies = known.policies.of(conn, {call.asker.policy_digest: call.job_id for call in claimed})
     outcomes = _outcomes(conn, claimed, known)
     work = []
     for call in claimed:
@@ -97,18 +94,6 @@ _PAIRS = hot(
         WHERE calls.status = 'done'""",
     json=("outcome",),
 )
-
-
-def _policies(conn: Connection, claimed: Iterable[Claimed], known: Known) -> dict[str, Policy]:
-    job_by_digest = {call.asker.policy_digest: call.job_id for call in claimed}
-    found = {digest: known.policies.get(digest) for digest in job_by_digest}
-    missing = [job_by_digest[digest] for digest, policy in found.items() if policy is None]
-    if missing:
-        statement = select(_JOBS.c.policy_digest, _JOBS.c.policy).where(any_of(_JOBS.c.id, missing))
-        for digest, mapping in conn.execute(statement):
-            found[digest] = policy = Policy.from_mapping(mapping)
-            known.policies.put(digest, policy)
-    return {digest: policy for digest, policy in found.items() if policy is not None}
 
 
 def _outcomes(conn: Connection, claimed: Sequence[Claimed], known: Known) -> dict[int, dict[str, CallRecord]]:
