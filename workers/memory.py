@@ -16,10 +16,21 @@ CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def memory_of(device: str) -> dict[str, dict[str, int]]:
-    """By place, `process` and on a GPU also `device`: `used` now, `most` so far and `total`."""
-    found = {"process": {"used": psutil.Process().memory_info().rss, "most": _most(), "total": _total()}}
+    """By place, `process` (engines apart from it included) and on a GPU also `device`: `used`, `most` and `total`."""
+    used = _used()
+    found = {"process": {"used": used, "most": max(used, _most()), "total": _total()}}
     on_device = device_memory(device)
     return found if on_device is None else {**found, "device": on_device}
+
+
+def _used() -> int:
+    """Resident memory of this process and its children."""
+    own = psutil.Process()
+    used: int = own.memory_info().rss
+    for child in own.children():
+        with suppress(psutil.NoSuchProcess):
+            used += child.memory_info().rss
+    return used
 
 
 def _most() -> int:

@@ -15,15 +15,17 @@ from reasoning.records import Finish
 from tests.engine.reference import GREEDY, WARM, ask, choose, generate
 from tests.engine.server import Manners, Server
 from tests.waiting import wait_until
+from workers.engine.apart import ApartEngine
 from workers.engine.protocol import Engine, Sampling
 from workers.engine.registry import open_engine
 
+SMALL = {"device": "cpu", "memory_mb": 64, "rows": 32}
 LONG = Sampling(temperature=0.9, top_p=1.0, top_k=0, max_tokens=300)
 
 Make = Callable[..., Engine]
 
 
-@pytest.fixture(scope="module", params=["scripted", "transformers", "openai"])
+@pytest.fixture(scope="module", params=["scripted", "transformers", "apart", "openai"])
 def make(request: pytest.FixtureRequest, mllama: Path) -> Iterator[Make]:
     """Opens an engine of the kind under test; `slots` bounds the requests in hand."""
     opened: list[Engine | Server] = []
@@ -38,8 +40,10 @@ def make(request: pytest.FixtureRequest, mllama: Path) -> Iterator[Make]:
             engine = open_engine("scripted", {"slots": slots, "seconds": 0.05, "context": 250})
         elif request.param == "openai":
             engine = open_engine(f"openai:{url}#m", {"slots": slots})
+        elif request.param == "apart":
+            engine = ApartEngine(str(mllama), SMALL, slots=slots, processes=1, cores=1)
         else:
-            engine = open_engine(str(mllama), {"device": "cpu", "memory_mb": 64, "slots": slots, "rows": 32})
+            engine = open_engine(str(mllama), {**SMALL, "slots": slots})
         opened.append(engine)
         return engine
 

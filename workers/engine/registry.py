@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,19 @@ from workers.engine.protocol import Engine
 
 DEMO = "demo"
 """Short name of the trained demo model that ships with the package."""
+SMALL_BYTES = 800_000_000
+"""Weights below which a step on a CPU is mostly Python."""
+MOST_PROCESSES = 4
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""There where a GPU may be used (NVIDIA, AMD, Windows): finding out for sure takes the seconds of importing torch."""
 
 
 def open_engine(model: str, options: Mapping[str, Any] | None = None) -> Engine:
     """Start the engine that `model` names; it is ready when this returns.
 
     `scripted` or `scripted:SETTINGS` (see `Script`); `demo`; a local folder or hub id (see `DeviceOptions`);
-    `openai:BASE_URL#MODEL` (see `RemoteOptions`). `options` are settings of that engine by field name.
+    `openai:BASE_URL#MODEL` (see `RemoteOptions`). `options` are settings of that engine by field name; `apart` lets a
+    small model on a CPU run in processes of its own.
 
     Raises:
         BadInput: unknown setting, or a model that is not there.
@@ -37,9 +45,36 @@ def open_engine(model: str, options: Mapping[str, Any] | None = None) -> Engine:
         if not base_url or not name:
             raise BadInput(f'"{model}" must be openai:BASE_URL#MODEL', code="unknown_model", field="model")
         return RemoteEngine(build(RemoteOptions, {**settings, "base_url": base_url, "model": name}))
+    name = str(demo_folder()) if model == DEMO else model
+    if _flag(settings.pop("apart", False)) and _small_on_cpu(name, settings):
+        return _apart(name, settings)
     from workers.engine.local import DeviceOptions, TransformersEngine
 
-    return TransformersEngine(str(demo_folder()) if model == DEMO else model, build(DeviceOptions, settings))
+    return TransformersEngine(name, build(DeviceOptions, settings))
+
+
+def _apart(name: str, settings: Mapping[str, Any]) -> Engine:
+    """One process per core, each with its share of what the settings allow."""
+    from workers.engine.apart import ApartEngine
+
+    count = min(MOST_PROCESSES, os.cpu_count() or 1)
+    shared = {"rows": -(-int(settings.get("rows", 512)) // count), "loops": 1}
+    shared["memory_mb"] = (int(settings.get("memory_mb", 0)) or 2048) // count
+    slots = int(settings.get("slots", 256))
+    return ApartEngine(name, {**settings, **shared}, slots=slots, processes=count, cores=1)
+
+
+def _small_on_cpu(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a step is so short that loops must not share an interpreter. Imports nothing."""
+    device = settings.get("device", "auto")
+    if device != "cpu" and (device != "auto" or sys.platform == "darwin" or any(Path(p).exists() for p in GPU_FILES)):
+        return False
+    weights = [path for path in Path(name).glob("*") if path.suffix in (".safetensors", ".bin")]
+    return bool(weights) and sum(path.stat().st_size for path in weights) < SMALL_BYTES
+
+
+def _flag(value: object) -> bool:
+    return str(value).lower() in ("1", "true", "yes", "on")
 
 
 def demo_folder() -> Path:
