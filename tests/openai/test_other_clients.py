@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import statistics
@@ -77,6 +78,14 @@ def test_the_node_client(live: str, tmp_path: Path):
     run(["npm", "install", "--silent", "openai"], cwd=tmp_path)
     found = json.loads(run(["node", str(HERE / "session.mjs"), live, str(tmp_path)]))
     assert found == EXPECTED
+
+
+@pytest.mark.slow
+def test_litellm(live: str, tmp_path: Path):
+    python = installed(tmp_path / "venv", "litellm>=1.60,<2") / "python"
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else it asks a server of its own for prices
+    found = json.loads(run([str(python), str(HERE / "session_litellm.py"), live], env=environment))
+    assert found == {name: EXPECTED[name] for name in ("status", "counts", "listed", "names", "deleted")}
 
 
 @pytest.mark.slow
