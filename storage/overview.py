@@ -188,6 +188,13 @@ def audit_page(
     return conn.execute(statement.order_by(_AUDIT.c.id.desc()).limit(limit + 1)).all()
 
 
+def submitter(conn: Connection, job_id: str) -> str | None:
+    """Who submitted the job; None for one that no person or key did."""
+    made = _AUDIT.c.action.in_(("job.submit", "job.clone"))
+    statement = select(_AUDIT.c.actor).where(_AUDIT.c.subject == job_id, made)
+    return conn.execute(statement.order_by(_AUDIT.c.id).limit(1)).scalar_one_or_none()
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSeconds:
     """What a query of earlier jobs took, in seconds of engine time."""

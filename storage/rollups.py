@@ -73,6 +73,8 @@ class Series:
     hour: list[Sums] = field(default_factory=list)
     day: list[Sums] = field(default_factory=list)
     week: list[Sums] = field(default_factory=list)
+    models: Mapping[str, Sums] = field(default_factory=dict)
+    """The last hour by model."""
 
     def total(self, name: str) -> Sums:
         """The sum of `hour`, `day` or `week`."""
@@ -156,11 +158,14 @@ def read(conn: Connection, now: float, model: str | None = None) -> Series:
     if model is not None:
         statement = statement.where(_ROLLUPS.c.model == model)
     sums: dict[tuple[int, float], Sums] = {}
+    models: dict[str, Sums] = {}
     for row in conn.execute(statement):
-        key = (row.width_s, row.bucket)
-        sums[key] = sums.get(key, Sums()) + _sums(row)
+        key, found = (row.width_s, row.bucket), _sums(row)
+        sums[key] = sums.get(key, Sums()) + found
+        if row.width_s == MINUTE_S:
+            models[row.model] = models.get(row.model, Sums()) + found
     week = _filled(sums, HOUR_S, bucket(now, HOUR_S), 168)
-    return Series(hour=_filled(sums, MINUTE_S, bucket(now, MINUTE_S), 60), day=week[-24:], week=week)
+    return Series(hour=_filled(sums, MINUTE_S, bucket(now, MINUTE_S), 60), day=week[-24:], week=week, models=models)
 
 
 def _filled(sums: Mapping[tuple[int, float], Sums], width_s: int, last: float, count: int) -> list[Sums]:

@@ -32,7 +32,9 @@ def fill(db: Database, objects: ObjectStore, now: float, scale: float = 1.0) -> 
     scenes = SceneEngine()
     made: dict[str, str] = {}
     yesterday = Filler(db, objects, now - 26 * 3600, scenes)
-    made["labels"] = yesterday.job(yesterday.scenes(some(40)), name="shapes, four candidates")
+    made["labels"] = yesterday.job(
+        yesterday.scenes(some(40)), name="shapes, four candidates", attributes={"nightly": "", "team": "vision"}
+    )
     yesterday.run(made["labels"])
     yesterday.end(made["labels"])
     words = Filler(db, objects, now - 3000, scenes)

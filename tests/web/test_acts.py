@@ -68,7 +68,7 @@ def test_a_second_cancel_gives_up_what_runs(site: Site):
     assert site.post(f"/jobs/{job}/cancel", {"reason": "wrong file"}).status_code == 303
     page = site.get(f"/jobs/{job}").text
     assert "nothing new starts; 2 queries that run may still end" in page
-    assert "The 2 queries that still run end as cancelled" in page
+    assert "What still runs (2 queries) ends as cancelled" in page
     answer = site.post(f"/jobs/{job}/cancel", {"reason": "no time", "now": "1"})
     assert "what still runs is given up" in site.get(answer.headers["location"]).text
     assert status(site, job).killed_at is not None

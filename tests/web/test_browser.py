@@ -167,7 +167,10 @@ def test_pause_resume_and_cancel(browser: Browser, served: Served):
     browser.click(f"{form} button")
     browser.see("The job goes on")
     open_act(browser, "cancel", "wrong model")
-    browser.see("being cancelled")
+    browser.see("nothing new starts")
+    browser.picture("job-cancelling")
+    open_act(browser, "cancel", "no time")
+    browser.see("what still runs is given up")
     browser.open(f"{served.url}/audit")
     assert "wrong model" in browser.text()
 
@@ -255,8 +258,9 @@ def test_log_in_and_out(browser: Browser, tmp_path: Path, migrated_sqlite: Path)
     db.close()
 
 
-PAGES = ("/", "/jobs", "/jobs/{labels}", "/jobs/{faults}", "/jobs/{labels}/queries", "/jobs/{labels}/judge", "{query}")
-MORE = ("{query}/verdicts/caption/0", "/workers", "/failures", "/audit", "/new-job", "/compare", "/settings")
+PAGES = ("/", "/jobs", "/jobs/{labels}", "/jobs/{faults}", "/jobs/{labels}/queries", "/jobs/{labels}/judge")
+QUERIES = ("{labels}", "{labels}/verdicts/caption/0", "{labels}/diff/caption", "{published}", "{single}", "{words}")
+MORE = ("/workers", "/failures", "/audit", "/new-job", "/compare", "/settings", "/schedules", "/datasets")
 
 
 def addresses(served: Served) -> list[str]:
@@ -264,8 +268,9 @@ def addresses(served: Served) -> list[str]:
     from storage.search import Terms
 
     with served.site.db.read() as conn:
-        first = questions.page(conn, served.jobs["labels"], Terms(), limit=1)[0].id
-    return [served.url + path.format(query=f"/queries/{first}", **served.jobs) for path in PAGES + MORE]
+        first = {name: questions.page(conn, job, Terms(), limit=1)[0].id for name, job in served.jobs.items()}
+    pages = [path.format(**served.jobs) for path in PAGES + MORE]
+    return [served.url + path for path in pages + [f"/queries/{path.format(**first)}" for path in QUERIES]]
 
 
 def test_pages_fit_a_narrow_screen(browser: Browser, served: Served):
@@ -281,22 +286,43 @@ def test_accessibility(scheme: str, browser: Browser, served: Served):
     """By axe-core: names, roles, contrast, order of headings."""
     if scheme == "dark":
         browser.dark()
-    source = AXE.read_text()
     found = {}
-    for address in addresses(served):
+    for number, address in enumerate(addresses(served)):
         browser.open(address)
-        browser.cdp("Runtime.evaluate", expression=source)
-        ran = browser.cdp(
-            "Runtime.evaluate",
-            expression="axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations.map("
-            "v => [v.id, v.impact, v.nodes.slice(0, 3).map(n => n.html.slice(0, 160) + ' ' + n.failureSummary)])))",
-            awaitPromise=True,
-        )
-        if ran["result"]["value"] != "[]":
-            found[address] = ran["result"]["value"]
-        if scheme == "dark":
-            browser.picture(f"dark-{len(found)}-{address.rpartition('/')[2].partition('?')[0] or 'overview'}")
-    assert found == {}
+        found[address] = violations(browser)
+        browser.picture(f"{scheme}-{number:02d}-{address.rpartition('/')[2].partition('?')[0] or 'overview'}")
+    assert {address: said for address, said in found.items() if said != "[]"} == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility_of_a_plan(scheme: str, browser: Browser, served: Served, tmp_path: Path):
+    if scheme == "dark":
+        browser.dark()
+    for name, lines in (("good", GOOD), ("bad", BAD)):
+        (tmp_path / f"{name}.jsonl").write_bytes(lines)
+        browser.open(f"{served.url}/new-job")
+        browser.attach("input[type=file]", tmp_path / f"{name}.jsonl")
+        browser.click(".submit-row button")
+        browser.find("#plan")
+        browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert violations(browser) == "[]"
+        browser.picture(f"plan-{name}-{scheme}")
+        browser.width(400)
+        assert browser.run("return document.documentElement.scrollWidth") <= 400
+        browser.picture(f"plan-{name}-{scheme}-narrow")
+        browser.width(1400)
+
+
+def violations(browser: Browser) -> str:
+    """What axe-core has against the page, as JSON."""
+    browser.cdp("Runtime.evaluate", expression=AXE.read_text())
+    ran = browser.cdp(
+        "Runtime.evaluate",
+        expression="axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations.map("
+        "v => [v.id, v.impact, v.nodes.slice(0, 3).map(n => n.html.slice(0, 160) + ' ' + n.failureSummary)])))",
+        awaitPromise=True,
+    )
+    return str(ran["result"]["value"])
 
 
 def test_everything_works_without_script(wire: httpx.Client, served: Served, tmp_path: Path):

@@ -25,6 +25,7 @@ def test_roll_ups_say_what_the_rows_say(database: Database, settings: Settings):
     total = series.total("day")
     assert total.done == len(rows) == 12
     assert series.total("hour").done == 7
+    assert sum((each.done for each in series.models.values()), 0) == 7
     assert series.total("week").done == 12
     assert total.tokens == sum(row.usage["generated_tokens"] for row in rows)
     assert total.calls == sum(row.usage["candidates"] + row.usage["verdicts"] for row in rows)

@@ -69,6 +69,7 @@ def test_labels_are_kept_shown_found_and_cloned(site: Site):
         page = site.get("/jobs", params={"filter": text}).text
         assert (f"/jobs/{job}" in page) is found
     page = site.get(f"/jobs/{job}").text
+    assert "by local" in page
     links = re.findall(r'class="label-chip" href="([^"]+)"', page)
     assert len(links) == 3
     assert all(f"/jobs/{job}" in site.get(link.replace("&amp;", "&")).text for link in links)
