@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from training.scenes.world import ATTRIBUTES, Scene, Thing
+from training.scenes.world import ATTRIBUTES, PLACES, Scene, Thing
 
 Family = Literal["subtract", "compare", "count", "exist", "attribute", "relation"]
 
@@ -245,10 +245,10 @@ def _with_choices(question: Question, rng: np.random.Generator) -> Question:
 
 
 def options(question: Question) -> list[str]:
-    """Results that a question can have, the right one among them; of numbers those near to it."""
+    """Results that a question can have, the right one among them; of numbers those near to it that a scene can have."""
     if question.family == "attribute":
         return list(ATTRIBUTES[question.asked])
     if question.family in ("subtract", "count"):
         near = int(question.choices[LETTERS.index(question.answer)] if question.choices else question.answer)
-        return [str(n) for n in range(max(0, near - 3), near + 4)]
+        return [str(n) for n in range(max(0, near - 3), min(near + 3, len(PLACES)) + 1)]
     return ["yes", "no"]
