@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from orchestrator.intake.fetch import Fetcher
 from orchestrator.intake.keeper import Keeper
 from orchestrator.intake.paths import FoundFile, locate, read_file
 from orchestrator.intake.pictures import Limits, Picture, check_size, digest, from_data_uri, inspect
 from orchestrator.intake.records import ImageRef
+from orchestrator.intake.slices import cut, in_order
 from reasoning.errors import BadInput
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 Key = TypeVar("Key")
 
 THREADS = 8
@@ -32,7 +33,7 @@ CACHED_SOURCES = 20_000
 """Sources remembered, so that memory stays the same however many a job names."""
 
 SLICE = 16
-"""Images of a few kilobytes that one thread takes in one go: handing over each would cost as much as looking at it."""
+"""Images that one thread takes in one go at most: handing over each would cost as much as looking at a small one."""
 
 HANDFUL, HANDFUL_BYTES = 256, 4 * 2**20
 """Images, and about as many bytes of them, that are held until the database has said which it knows."""
@@ -159,7 +160,7 @@ class ImageResolver:
     def _keep_others(self, refs: Sequence[ImageRef]) -> dict[ImageRef, str | BadInput]:
         outcomes: dict[ImageRef, str | BadInput] = {}
         fresh: dict[str, Picture] = {}
-        for handful in _handfuls(_in_order(self._pool, self._examine, refs, _slice_of)):
+        for handful in _handfuls(in_order(self._pool, THREADS, self._examine, _slices(refs))):
             seen = {found.picture.sha256: found for _, found in handful if isinstance(found, _Seen)}
             lacking = self._lacking([sha256 for sha256 in seen if sha256 not in fresh])
             broken = self._upload([seen[sha256] for sha256 in lacking])
@@ -185,7 +186,7 @@ class ImageResolver:
     def _upload(self, images: Sequence[_Seen]) -> dict[str, BadInput]:
         """Hand the images to the keeper; why it could not be done for some."""
         broken = {}
-        for image, error in _in_order(self._pool, self._upload_one, images, lambda _image: SLICE):
+        for image, error in in_order(self._pool, THREADS, self._upload_one, cut(images, _slice(images))):
             if error is not None:
                 broken[image.picture.sha256] = error
         return broken
@@ -237,40 +238,16 @@ class ImageResolver:
         return self._fetcher.fetch(ref.value)
 
 
-def _slice_of(ref: ImageRef) -> int:
-    """How many such references are examined in one go: those without a wait of their own, many."""
-    return SLICE if ref.kind == "data" else 1
+def _slice(items: Sequence[Any]) -> int:
+    """How many of them one thread takes in one go, with something left for each of the others."""
+    return max(1, min(SLICE, len(items) // THREADS))
 
 
-def _in_order(
-    pool: ThreadPoolExecutor,
-    work: Callable[[Item], Result],
-    items: Iterable[Item],
-    slice_of: Callable[[Item], int] = lambda _item: 1,
-) -> Iterator[tuple[Item, Result]]:
-    """Each item with its result, in order; only `THREADS` slices exist at a time."""
-    waiting: deque[Future[list[tuple[Item, Result]]]] = deque()
-    for some in _slices(items, slice_of):
-        waiting.append(pool.submit(lambda some: [(item, work(item)) for item in some], some))
-        if len(waiting) == THREADS:
-            yield from waiting.popleft().result()
-    for future in waiting:
-        yield from future.result()
-
-
-def _slices(items: Iterable[Item], slice_of: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """The items in lists that are as long as each of their items allows."""
-    found: list[Item] = []
-    most = 0
-    for item in items:
-        allowed = slice_of(item)
-        if found and len(found) >= min(most, allowed):
-            yield found
-            found = []
-        most = min(most, allowed) if found else allowed
-        found.append(item)
-    if found:
-        yield found
+def _slices(refs: Sequence[ImageRef]) -> Iterator[Sequence[ImageRef]]:
+    """Those that are here already some at a time, those that have to be waited for one by one; the order stays."""
+    for here, some in groupby(refs, lambda ref: ref.kind == "data"):
+        found = list(some)
+        yield from cut(found, _slice(found) if here else 1)
 
 
 def _handfuls(
