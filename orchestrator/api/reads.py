@@ -55,6 +55,15 @@ def jobs_page(
     return conn.execute(statement).all()
 
 
+def created_with_key(conn: Connection, project_id: str, key: str) -> Row[Any] | None:
+    """Id and options of the job that was submitted under an idempotency key."""
+    columns: tuple[Any, ...] = (_JOBS.c.id, _JOBS.c.options)
+    statement = select(*columns).where(
+        _JOBS.c.source == "api", _JOBS.c.source_ref == key, _JOBS.c.project_id == project_id
+    )
+    return conn.execute(statement.order_by(_JOBS.c.created_at).limit(1)).one_or_none()
+
+
 def queries_page(
     conn: Connection,
     job_id: str,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy import Connection
 
+from orchestrator import limits
+from orchestrator.api import reads
 from orchestrator.api.access import Operator, record
 from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import job_document
@@ -23,6 +27,8 @@ from orchestrator.intake.keeper import BlobKeeper
 from orchestrator.intake.survey import Report
 from orchestrator.service import new_id
 from orchestrator.submit import JobRequest, check, check_chunks, effective_policy, submit
+from reasoning.errors import BadInput
+from storage import files, overview
 from storage.access import Caller
 
 router = APIRouter(route_class=JsonRoute, prefix="/api/jobs", tags=["jobs"])
@@ -76,6 +82,10 @@ class NewJob(BaseModel):
             options=self._options(),
         )
 
+    def fingerprint(self) -> str:
+        """Equal for requests that ask for the same."""
+        return hashlib.sha256(orjson.dumps(self.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
+
     def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {"trace": True} if self.trace else {}
         return {**options, "webhook": self.webhook.model_dump()} if self.webhook else options
@@ -85,18 +95,56 @@ class NewJob(BaseModel):
         return b"".join(orjson.dumps(line) + b"\n" for line in self.lines or ())
 
 
+IdempotencyKey = Annotated[str | None, Header(max_length=200, description="The same key gives the same job.")]
+
+
 @router.post("", status_code=200)
-def create_job(new: NewJob, use: Use, caller: Operator, dry_run: DryRun = False) -> dict[str, Any]:
-    """Submit a job; it is validated next and then runs. A dry run validates at once and says what it would cost."""
+def create_job(
+    new: NewJob, use: Use, caller: Operator, idempotency_key: IdempotencyKey = None, dry_run: DryRun = False
+) -> dict[str, Any]:
+    """Submit a job; it is validated next and then runs. A dry run validates at once and says what it would cost.
+
+    `same_as` names an earlier job over the same content with the same model and policy.
+    """
     if dry_run:
         return _dry_run(new, use, caller)
-    file_id = new.file_id or _store_lines(new, use, caller)
-    request = new.request(caller.project_id, file_id, served_model(use.settings.model))
-    now = use.now()
-    with use.db.write() as conn:
-        job_id = submit(conn, request, use.settings, now, new_id)
-        record(conn, caller, now, "job.submit", job_id)
-    return job_document(job_or_404(use, caller, job_id), now)
+    now, twin = use.now(), None
+    with use.db.read() as conn:
+        job_id = _made_with(conn, caller, idempotency_key, new)
+    if job_id is None:
+        file_id = new.file_id or _store_lines(new, use, caller)
+        request = new.request(caller.project_id, file_id, served_model(use.settings.model))
+        if idempotency_key is not None:
+            options = {**(request.options or {}), "request": new.fingerprint()}
+            request = replace(request, source_ref=idempotency_key, options=options)
+        with use.db.write() as conn:
+            limits.lock_project(conn, caller.project_id)  # two equal requests at once make one job
+            job_id = _made_with(conn, caller, idempotency_key, new)
+            if job_id is None:
+                twin = _twin(conn, request, use)
+                job_id = submit(conn, request, use.settings, now, new_id)
+                record(conn, caller, now, "job.submit", job_id)
+    return {**job_document(job_or_404(use, caller, job_id), now), "same_as": twin}
+
+
+def _made_with(conn: Connection, caller: Caller, key: str | None, new: NewJob) -> str | None:
+    """The job that a request with this key made. Raises BadInput when it asked for something else."""
+    row = None if key is None else reads.created_with_key(conn, caller.project_id, key)
+    if row is None:
+        return None
+    if (row.options or {}).get("request") != new.fingerprint():
+        message = "this Idempotency-Key belongs to a job with other contents; use a new key for a new job"
+        raise BadInput(message, code="idempotency_key_reused", field="Idempotency-Key")
+    return str(row.id)
+
+
+def _twin(conn: Connection, request: JobRequest, use: Services) -> str | None:
+    file = files.get(conn, request.project_id, request.input_file_id or "")
+    if file is None:
+        return None
+    digest = effective_policy(request, use.settings).digest
+    found = overview.same_work(conn, request.project_id, file.sha256, request.model, digest)
+    return None if found is None else str(found.id)
 
 
 def served_model(model: str) -> str:

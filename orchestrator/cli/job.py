@@ -78,6 +78,8 @@ def submit(  # noqa: PLR0913, PLR0917 - a parameter for each flag
             return
         job = api.post("/api/jobs", body)
         say(f"submitted {job['id']}")
+        if job["same_as"]:
+            say(f"the same questions were asked with the same settings before: stagebeam job show {job['same_as']}")
         _follow(api, job["id"], to_the_end=wait, as_json=as_json)
 
 
@@ -201,7 +203,7 @@ def files(
 
 
 @app.command()
-def clone(
+def clone(  # noqa: PLR0917 - a parameter for each flag
     job: JobId,
     policy: Annotated[str | None, typer.Option(help="Policy fields that change, as a JSON object.")] = None,
     model: Annotated[str | None, typer.Option(help="Another model.")] = None,

@@ -59,6 +59,20 @@ def test_bad_lines_fail_the_job_or_are_skipped(server: Server) -> None:
     assert (job["status"], job["counts"]["done"], job["counts"]["failed"]) == ("completed", 1, 1)
 
 
+def test_a_repeated_request_makes_one_job_and_the_same_work_is_told(server: Server) -> None:
+    body = {"lines": [line("a")], "model": "scripted"}
+    first, again = (
+        server.http.post("/api/jobs", json=body, headers={"idempotency-key": "night-1"}).json() for _ in range(2)
+    )
+    assert (first["id"], first["same_as"]) == (again["id"], None)
+    assert len(server.http.get("/api/jobs").json()["data"]) == 1
+    other = server.http.post("/api/jobs", json=body | {"name": "x"}, headers={"idempotency-key": "night-1"})
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "idempotency_key_reused")
+    assert server.http.post("/api/jobs", json=body).json()["same_as"] == first["id"]
+    changed = {**body, "policy": {"candidates": 2}}
+    assert server.http.post("/api/jobs", json=changed).json()["same_as"] is None
+
+
 def test_a_dry_run_tells_the_cost_and_makes_nothing(server: Server) -> None:
     lines = [line("a"), line("a")]
     plan = server.http.post("/api/jobs?dry_run=true", json={"lines": lines, "model": "scripted"}).json()
