@@ -94,3 +94,17 @@ def test_a_length_beyond_the_budget_is_refused():
     assert pool.slots == 1
     with pytest.raises(PoolFull):
         pool.reserve(9)
+
+
+def test_the_demoted_go_before_the_oldest_until_they_are_used_again():
+    gone: list[Slot] = []
+    pool: Pool[Slot] = Pool(SHAPE, slots=3, length=2, budget=10_000, given_up=gone.append)
+    old, read, again = Slot(), Slot(), Slot()
+    for slot in (old, read, again):
+        pool.claim(slot, 1)
+    pool.demote(read)
+    pool.demote(again)
+    pool.touch(again)
+    for expected in (read, old, again):
+        pool.claim(Slot(), 1)
+        assert gone[-1] is expected

@@ -15,6 +15,7 @@ from workers.engine.jobs import Job, Pending, Picture, Row, Trunk
 from workers.engine.pools import Pool, PoolFull
 from workers.engine.prefixes import WORTH_WAITING, Prefixes, Source
 from workers.engine.preparing import FeatureCache, Preparer
+from workers.engine.protocol import Choose
 
 RECOVER_STEPS = 128
 """Steps after which more rows are tried again, once memory ran out; doubled each time it runs out."""
@@ -217,6 +218,9 @@ class Admission:
             trunk.pins -= 1
             if not trunk.pins and (not keep or trunk.logits is None):
                 self._drop_trunk(trunk)
+            elif isinstance(job.request, Choose):
+                # A path that waits for its judge will be continued; what a judge has read will not.
+                self.trunks.demote(trunk)
 
     def put_back(self, job: Job) -> None:
         """Undo the admission of `job`; candidates under way start again later, with the same result."""

@@ -35,6 +35,9 @@ class Slot:
 
 S = TypeVar("S", bound=Slot)
 
+_DEMOTED = 1 << 48
+"""More than any clock here counts to."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolShape:
@@ -127,6 +130,10 @@ class Pool(Generic[S]):
         """Count `slot` as just used."""
         self._clock += 1
         slot.used = self._clock
+
+    def demote(self, slot: S) -> None:
+        """Give `slot` up before all that were not demoted, should room be needed."""
+        slot.used -= _DEMOTED
 
     def activate(self, slot: S) -> None:
         """Move a parked slot to the front."""
