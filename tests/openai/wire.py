@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class Wire:
     def ingest(self, batch_id: str) -> None:
         ingest(self.db, self.objects, self.settings, batch_id, self.stack.clock)
 
-    def run(self, *batch_ids: str, **script: Any) -> None:
+    def run(self, *batch_ids: str) -> None:
         """Ingest the batches and run them to their end on the scripted engine."""
         for batch_id in batch_ids:
             self.ingest(batch_id)
@@ -86,7 +87,7 @@ class Wire:
     def stack(self) -> Stack:
         stack = Stack(self.db, self.objects)
         # In time with the wall clock of the server, and its ids beside those the API makes.
-        stack.now = __import__("time").time()
+        stack.now = time.time()
         return stack
 
 
