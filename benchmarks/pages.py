@@ -28,6 +28,7 @@ from sqlalchemy import Connection, func, insert, select, text
 from orchestrator.api.app import make_api
 from reasoning.policy import Policy
 from storage import questions, schema
+from storage.causes import caused
 from storage.database import Database, open_database
 from storage.objects import open_objects
 from storage.rollups import STEPS
@@ -118,6 +119,7 @@ def _jobs(conn: Connection, large: dict[str, int], rest: int, now: float) -> Non
                 "created_at": now - 60 * place,
                 "started_at": now - 60 * place,
                 "ended_at": None if is_open else now - 30 * place,
+                "attributes": {"team": "vision", "nightly": ""} if place % 500 == 0 else None,
                 **columns,
             }
         )
@@ -142,9 +144,11 @@ BODY = orjson.dumps(
     {"question": "How many circles are there?", "images": ["a" * 64], "choices": ["1", "2"], "answer": "B"}
 ).decode()
 USAGE = orjson.dumps({"generated_tokens": 1200, "candidates": 16, "verdicts": 12}).decode()
-ERROR = orjson.dumps(
-    {"code": "context_overflow", "message": "the prompt has 9001 tokens", "stage": "reasoning", "attempts": 1}
-).decode()
+ERRORS = [
+    caused({"code": "context_overflow", "message": message, "stage": "reasoning", "attempts": 1})
+    for message in ("the prompt has 9001 tokens", "the image has more patches than the model takes")
+]
+"""One that most failures have, and one that ten have."""
 SERIES = {
     "postgresql": "SELECT n FROM generate_series(1, :count) AS s(n)",
     "sqlite": "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < :count) SELECT n FROM s",
@@ -159,13 +163,15 @@ def _queries(conn: Connection, job_id: str, count: int, now: float) -> None:
             started_at, ended_at, format_ok)
         SELECT :job, n, 'q-' || n, st, {json.format("body")}, CASE WHEN st = 'waiting' THEN NULL ELSE 'reasoning' END,
             CASE WHEN st = 'done' THEN CASE WHEN n % 7 = 0 THEN 'A' ELSE 'B' END END,
-            CASE WHEN st = 'failed' THEN {json.format("error")} END, {json.format("usage")}, 0, :now - 9000,
+            CASE WHEN st = 'failed' THEN CASE WHEN n % 70000 = 0 THEN {json.format("rare")} ELSE {json.format("error")}
+                END END, {json.format("usage")}, 0, :now - 9000,
             CASE WHEN st = 'waiting' THEN NULL ELSE :now - 8000.0 * (:count - n) / :count - 2 END,
             CASE WHEN st IN ('done', 'failed') THEN :now - 8000.0 * (:count - n) / :count END, st = 'done'
         FROM (SELECT n, CASE WHEN n > :count - :waiting THEN 'waiting' WHEN n > :count - :waiting - :running
                 THEN 'running' WHEN n % 100 = 0 THEN 'failed' ELSE 'done' END AS st
               FROM ({SERIES[conn.dialect.name]}) AS numbers) AS states"""
-    values = {"job": job_id, "count": count, "now": now, "body": BODY, "usage": USAGE, "error": ERROR}
+    error, rare = (orjson.dumps(each).decode() for each in ERRORS)
+    values = {"job": job_id, "count": count, "now": now, "body": BODY, "usage": USAGE, "error": error, "rare": rare}
     conn.execute(text(statement), {**values, "waiting": waiting, "running": running})
 
 
@@ -279,12 +285,16 @@ def measure(db: Database, settings: Settings) -> list[dict[str, Any]]:
         "/jobs",
         "/jobs?filter=is:attention",
         "/jobs?filter=name:4999",
+        "/jobs?filter=label:nightly",
+        "/jobs?filter=label:team%3Dvision+is:ended",
         "/jobs?after=job_04000",
+        "/jobs/job_04000/manifest",
         f"/jobs/{big}",
         f"/jobs/{big}/queries",
         f"/jobs/{big}/queries?after={deep}",
         f"/jobs/{big}/queries?filter=status:failed",
         f"/jobs/{big}/queries?filter=status:failed+error:context_overflow",
+        *(f"/jobs/{big}/queries?filter=status:failed,expired+cause:{error['cause']}" for error in ERRORS),
         f"/jobs/{big}/queries?filter=q-123456",
         f"/jobs/{big}/judge",
         f"/jobs/{big}/bulk?filter=status:failed",

@@ -54,7 +54,7 @@ def job_page(ask: Ask) -> Response:
         lately = questions.ended_lately(conn, job.id, now) if job.status == "running" else []
         failed = overview.failures(conn, [job.id], FAILURES_READ) if job.failed + job.expired else ()
         rows = questions.page(conn, job.id, query_terms(""), limit=FIRST_QUERIES)
-        by = overview.submitter(conn, job.id)
+        by = overview.submitter(conn, job)
         likely = _likely(conn, job) if job.status == "running" and len(lately) < ENOUGH else None
     return ask.page(
         "job.html",
