@@ -34,11 +34,13 @@ from orchestrator.finalize import finalize
 from orchestrator.fold import EVERY_S, fold
 from orchestrator.intake.ingest import ingest
 from orchestrator.intake.resolve import Verified
+from orchestrator.lookout import Lookout
 from orchestrator.outbox import Courier
 from orchestrator.reconcile import reconcile, settle
+from orchestrator.removal import remove_marked_rows
 from orchestrator.rollup import RollupWriter
 from reasoning.errors import Transient
-from storage import duties, fleet, jobs
+from storage import duties, fleet
 from storage.database import Database, open_database
 from storage.objects import ObjectStore, open_objects
 from storage.planning import Remembered
@@ -94,6 +96,7 @@ class Orchestrator:
     _dispatched_at: float = 0.0
     _remembered: Remembered = field(default_factory=Remembered)
     _courier: Courier = field(init=False)
+    _lookout: Lookout = field(init=False)
     _verified: Verified = field(default_factory=Verified)
     """Images that were checked once are not decoded again for the next job."""
     _rollups: RollupWriter = field(init=False)
@@ -103,6 +106,7 @@ class Orchestrator:
     def __post_init__(self) -> None:
         self._courier = Courier(self.db, self.settings, self.now)
         self._rollups = RollupWriter(self.db)
+        self._lookout = Lookout(self.db, TICK_S)
 
     def run(self) -> None:
         """Run loop and keeper until `stop` is set; the listener is started by `run_orchestrator`."""
@@ -189,9 +193,10 @@ class Orchestrator:
             self._courier.deliver_due()
 
     def expire_files(self) -> None:
-        """Remove files whose time is over."""
+        """Remove files whose time is over, and the rows of jobs whose results somebody removed."""
         if self._has_duty:
             remove_expired(self.db, self.objects, self.now())
+            remove_marked_rows(self.db, self.objects)
 
     def sum_up(self) -> None:
         """Keep the sums behind the charts."""
@@ -205,10 +210,7 @@ class Orchestrator:
             self.app.publisher.send(wakeups)
 
     def _jobs(self, status: str) -> list[str]:
-        if not self._has_duty:
-            return []
-        with self.db.read() as conn:
-            return [job.id for job in jobs.in_status(conn, status)]
+        return self._lookout.jobs(status) if self._has_duty else []
 
     def _drain(self) -> list[int]:
         ids: set[int] = set()

@@ -57,6 +57,15 @@ def in_status(conn: Connection, *statuses: str) -> Sequence[Any]:
     return conn.execute(statement.where(_JOBS.c.status.in_(statuses)).order_by(_JOBS.c.created_at)).all()
 
 
+def ids_by_status(conn: Connection, *statuses: str) -> dict[str, list[str]]:
+    """Ids of the jobs in each of the states, oldest first; a state that no job is in is missing."""
+    found: dict[str, list[str]] = {}
+    statement = select(_JOBS.c.status, _JOBS.c.id).where(_JOBS.c.status.in_(statuses)).order_by(_JOBS.c.created_at)
+    for status, job_id in conn.execute(statement):
+        found.setdefault(status, []).append(job_id)
+    return found
+
+
 def locked(conn: Connection, job_id: str) -> Any | None:
     """The job row without its counters, locked until the transaction ends."""
     return conn.execute(select(_JOBS).where(_JOBS.c.id == job_id).with_for_update()).one_or_none()
