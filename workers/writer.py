@@ -76,7 +76,7 @@ class Writer:
         self._ended: queue.SimpleQueue[Held | None] = queue.SimpleQueue()
         self._enough = threading.Event()
         """Waiting for more calls to end would be of no use."""
-        self._written_at = 0.0
+        self._written_at = float("-inf")
         self._stop = threading.Event()
         self.counts: Counter[str] = Counter()
         """Calls by fate since start: done, failed, cancelled, wasted, retried."""

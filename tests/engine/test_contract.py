@@ -149,6 +149,7 @@ def test_back_pressure_blocks_the_caller(make: Make, pictures: dict[str, bytes])
     feeder.join(timeout=20)
     release.set()
     wait_until(lambda: all(future.done() for future in futures))
+    engine.close()
 
 
 def test_many_threads_share_it(engine: Engine, pictures: dict[str, bytes]):

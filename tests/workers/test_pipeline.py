@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import redis
 
 from reasoning.policy import Policy
 from tests.waiting import wait_until
 from tests.workers.conftest import NO_IMAGES, Pipelines, Rows, advances, run
+from workers import writer
 from workers.engine.protocol import Generate, Request
 from workers.engine.scripted import Script, ScriptedEngine
 from workers.leases import LeaseKeeper, Watchdog
@@ -33,6 +35,11 @@ def held_up(release: threading.Event) -> Callable[[Request], float]:
         return FOREVER_S if waits and not release.is_set() else 0.0
 
     return seconds
+
+
+def a_hundredth_each(request: Request) -> float:
+    """Query q7 takes seven hundredths of a second."""
+    return 0.01 * int(request.call_id.partition("/")[0].removeprefix("q"))
 
 
 def in_background(pipeline: Pipeline, call_ids: list[int]) -> threading.Thread:
@@ -315,3 +322,31 @@ def test_a_missing_image_fails_its_query_alone(rows: Rows, pipelines: Pipelines)
     run(pipelines.make(Script()), [*bad, *good])
     assert rows.call(bad[0]).error["code"] == "bad_image"
     assert rows.call(good[0]).status == "done"
+
+
+def test_calls_that_end_close_together_are_written_together(
+    rows: Rows, pipelines: Pipelines, broker: redis.Redis
+) -> None:
+    call_ids = rows.planned([f"{n}?" for n in range(12)])
+    pipeline = pipelines.make(ScriptedEngine(NO_IMAGES, seconds=a_hundredth_each))
+    run(pipeline, call_ids)
+    assert rows.statuses() == {"done"}
+    assert advances(broker) <= 4  # the first at once, the others a tenth of a second later
+
+
+def test_an_interactive_call_does_not_wait_for_others(
+    rows: Rows, pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "PACE_S", FOREVER_S)
+    slow = rows.planned(["Slow #wait"])
+    pipeline = pipelines.make(ScriptedEngine(NO_IMAGES, seconds=held_up(threading.Event())))
+    waiting = in_background(pipeline, slow)
+    wait_until(lambda: len(pipeline.hand) == 1)
+    job = rows.job(["Quick?"])
+    rows.set_job(job, priority="interactive")
+    for _ in range(2):
+        for item in rows.plan(job):
+            quick = in_background(pipeline, list(item.call_ids))
+            wait_until(lambda thread=quick: not thread.is_alive())
+    pipeline.give_back_all()
+    waiting.join()
