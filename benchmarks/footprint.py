@@ -23,7 +23,7 @@ from benchmarks.throughput import fill, read, running, service_environment, stag
 from orchestrator.actions import resume_job
 from reasoning.policy import Policy
 from storage.database import open_database
-from tests.services.postgres import private_postgres
+from tests.services.postgres import DURABLE, private_postgres
 from tests.services.redis import private_redis
 
 RESULT = Path(__file__).parent / "results" / "footprint.json"
@@ -39,7 +39,7 @@ def main() -> None:
     for size in options.sizes:
         with (
             tempfile.TemporaryDirectory() as folder,
-            private_postgres() as postgres,
+            private_postgres(DURABLE) as postgres,
             private_redis(Path(folder)) as broker,
         ):
             rows.append(measure(postgres.url(postgres.create()), broker, size))

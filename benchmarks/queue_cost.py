@@ -1,8 +1,9 @@
 """What the queue costs: the same searches on the demo model through Celery, Postgres and judge tasks, and bare.
 
-Both sides plan the same calls with the same seeds, so the engine does the same work; the job runs in one worker with
-one orchestrator, the bare side in one process without either. The sides take turns. Everything runs on this machine:
-where the engine fills all cores, what the other services compute is part of the cost.
+Both sides plan the same calls with the same seeds on the same engine (processes of its own, one per core); the job
+runs in one worker with one orchestrator, on a Postgres that keeps what it confirmed; the bare side in one process
+without any of these. The sides take turns. Everything runs on this machine: where the engine fills all cores, what the
+other services compute is part of the cost, and CPU seconds by process say how much that is.
 Run `python -m benchmarks.queue_cost`; the result goes to `benchmarks/results/queue_cost.json`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -18,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import insert
+import psutil
+from sqlalchemy import func, insert, select
 
+from benchmarks.cpu import CpuAccount
 from benchmarks.engine import environment
 from benchmarks.engine_work import POLICY, Work, make_work
 from benchmarks.search_in_process import InProcess
@@ -31,14 +35,14 @@ from reasoning.policy import Policy
 from storage import blobs, transitions
 from storage.database import Database, open_database
 from storage.objects.local import LocalStore
-from storage.tables import Job, JobCounters
-from tests.services.postgres import private_postgres
+from storage.tables import Call, Job, JobCounters, Query
+from tests.services.postgres import DURABLE, private_postgres
 from tests.services.redis import private_redis
 from workers.engine.registry import open_engine
 
 RESULT = Path(__file__).parent / "results" / "queue_cost.json"
 FLIGHT = 64
-ENGINE = {"device": "cpu", "slots": 64}
+ENGINE = {"device": "cpu", "slots": FLIGHT, "apart": True}
 
 
 def main() -> None:
@@ -53,20 +57,29 @@ def main() -> None:
     rounds: list[dict[str, Any]] = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        private_postgres() as postgres,
+        private_postgres(DURABLE) as postgres,
         private_redis(Path(folder)) as broker,
     ):
         url = postgres.url(postgres.create())
         for number in range(options.rounds):
             policy = POLICY.with_overrides({"candidates": options.candidates, "fan_out": "together", "seed": number})
             bare, queued = bare_side(work, policy), queue_side(url, broker, Path(folder), work, policy)
-            rounds.append({"bare": bare, "queue": queued, "cost": queued["seconds"] / bare["seconds"] - 1})
+            rounds.append(
+                {
+                    "bare": bare,
+                    "queue": queued,
+                    "cost": queued["seconds"] / bare["seconds"] - 1,
+                    "cpu_cost": sum(queued["cpu_seconds"].values()) / sum(bare["cpu_seconds"].values()) - 1,
+                    "load": os.getloadavg()[0],
+                }
+            )
             print(json.dumps(rounds[-1]), flush=True)
     report = {
         "what": "wall time of a job over that of the bare engine loop with the same calls, less one",
         "queries": options.queries,
         "candidates": options.candidates,
         "median_cost": statistics.median(item["cost"] for item in rounds),
+        "median_cpu_cost": statistics.median(item["cpu_cost"] for item in rounds),
         "rounds": rounds,
         "environment": environment(),
         "versions": {name: version(name) for name in ("celery", "kombu", "redis", "sqlalchemy", "psycopg")},
@@ -75,13 +88,15 @@ def main() -> None:
     options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def bare_side(work: Work, policy: Policy) -> dict[str, float]:
-    """Whole searches over the engine in this process."""
+def bare_side(work: Work, policy: Policy) -> dict[str, Any]:
+    """Whole searches over the engine, planned in this process."""
     engine = open_engine("demo", ENGINE)
     try:
+        account = CpuAccount({}, engine=runs_a_model)
         started = time.monotonic()
         found = InProcess(engine, work.pictures.__getitem__, flight=FLIGHT).run(policy, work.queries)
         seconds = time.monotonic() - started
+        spent = account.spent()
     finally:
         engine.close()
     usages = [call.usage for one in found for call in one.calls.values()]
@@ -90,10 +105,16 @@ def bare_side(work: Work, policy: Policy) -> dict[str, float]:
         "answered": sum(isinstance(one.decision, Answer) for one in found),
         "calls": len(usages),
         "tokens": sum(usage.generated_tokens for usage in usages),
+        "cpu_seconds": {"engine": spent["engine"], "search": spent["benchmark"]},
     }
 
 
-def queue_side(url: str, broker: str, folder: Path, work: Work, policy: Policy) -> dict[str, float]:
+def runs_a_model(process: psutil.Process) -> bool:
+    """Whether this is one of the engine's own processes."""
+    return "workers.engine.apart_child" in process.cmdline()
+
+
+def queue_side(url: str, broker: str, folder: Path, work: Work, policy: Policy) -> dict[str, Any]:
     """One job through one orchestrator and one worker process."""
     db = open_database(url)
     job_id = f"job_{policy.seed}"
@@ -108,18 +129,21 @@ def queue_side(url: str, broker: str, folder: Path, work: Work, policy: Policy) 
         "STAGEBEAM_OBJECT_STORE": str(store),
         "STAGEBEAM_DEVICE": "cpu",
     }
-    with running([stagebeam(), "orchestrator"], env), running([stagebeam(), "worker"], env):
+    with running([stagebeam(), "orchestrator"], env) as brain, running([stagebeam(), "worker"], env) as hands:
         wait(lambda: workers_ready(db), 120.0)
-        started = time.monotonic()
+        account = CpuAccount({brain.pid: "orchestrator", hands.pid: "worker"}, engine=runs_a_model)
+        started = time.time()
         resume_job(db, job_id)
         while (job := read(db, job_id)).waiting or job.running:
-            time.sleep(0.02)
-        seconds = time.monotonic() - started
+            time.sleep(0.25)
+        spent = account.spent()
     with db.read() as conn:
-        calls = conn.exec_driver_sql(f"SELECT count(*) FROM calls WHERE job_id = '{job_id}'").scalar_one()
+        ended = conn.execute(select(func.max(Query.ended_at)).where(Query.job_id == job_id)).scalar_one()
+        calls = conn.execute(select(func.count()).where(Call.job_id == job_id)).scalar_one()
     db.close()
     tokens = job.kept_tokens + job.discarded_tokens + job.judged_tokens
-    return {"seconds": seconds, "answered": job.done, "calls": calls, "tokens": tokens}
+    found = {"seconds": ended - started, "answered": job.done, "calls": calls, "tokens": tokens}
+    return {**found, "cpu_seconds": {role: seconds for role, seconds in spent.items() if role != "benchmark"}}
 
 
 def fill(db: Database, job_id: str, work: Work, policy: Policy) -> None:

@@ -32,7 +32,7 @@ from reasoning.policy import Policy
 from storage import jobs, transitions
 from storage.database import Database, open_database
 from storage.tables import Job, JobCounters
-from tests.services.postgres import private_postgres
+from tests.services.postgres import DURABLE, private_postgres
 from tests.services.redis import private_redis
 
 RESULT = Path(__file__).parent / "results" / "throughput.json"
@@ -51,7 +51,7 @@ def main() -> None:
     ours, peers = [], []
     with (
         tempfile.TemporaryDirectory() as folder,
-        private_postgres() as postgres,
+        private_postgres(DURABLE) as postgres,
         private_redis(Path(folder)) as broker,
     ):
         url = postgres.url(postgres.create())

@@ -7,7 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,7 +19,8 @@ import pytest
 from storage import schema
 from tests.services.processes import free_port, missing, server, wrapped
 
-FAST = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=64MB", "max_connections=200"]
+DURABLE = ["shared_buffers=64MB", "max_connections=200"]
+FAST = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", *DURABLE]
 
 
 @dataclass(slots=True)
@@ -53,8 +54,11 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 @contextmanager
-def private_postgres() -> Iterator[Postgres]:
-    """A server on a free port until the block ends, with the template database `migrated`."""
+def private_postgres(settings: Sequence[str] = FAST) -> Iterator[Postgres]:
+    """A server on a free port until the block ends, with the template database `migrated`.
+
+    What it has confirmed outlives a crash of the machine only with `DURABLE` settings, as measurements need it.
+    """
     programs = _programs()
     base = Path(tempfile.mkdtemp(prefix="stagebeam-pg-"))
     user = "postgres" if os.geteuid() == 0 else None
@@ -70,7 +74,7 @@ def private_postgres() -> Iterator[Postgres]:
         stdout=subprocess.DEVNULL,
     )
     command = [*wrapped(user), str(programs / "postgres"), "-D", str(base / "d"), "-h", "127.0.0.1"]
-    command += ["-p", str(port), "-k", str(base), *(word for setting in FAST for word in ("-c", setting))]
+    command += ["-p", str(port), "-k", str(base), *(word for setting in settings for word in ("-c", setting))]
     postgres = Postgres(port)
 
     def ready() -> bool:
