@@ -19,6 +19,7 @@ from typing import Any
 
 import redis
 
+from benchmarks.memory import peak_bytes
 from benchmarks.throughput import fill, read, running, service_environment, stagebeam, wait, workers_ready
 from orchestrator.actions import resume_job
 from reasoning.policy import Policy
@@ -88,14 +89,6 @@ def queued(client: redis.Redis) -> int:
     """Messages in all lists and those taken and not yet acknowledged."""
     lists = [key for key in client.keys("stagebeam.*") if client.type(key) == b"list"]
     return sum(int(client.llen(key)) for key in lists) + int(client.hlen("unacked"))
-
-
-def peak_bytes(pid: int) -> int:
-    """The most memory that a process had resident."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 if __name__ == "__main__":

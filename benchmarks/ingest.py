@@ -17,7 +17,6 @@ import logging
 import os
 import platform
 import random
-import resource
 import secrets
 import statistics
 import subprocess
@@ -32,6 +31,7 @@ from typing import Any
 import structlog
 from PIL import Image
 
+from benchmarks.memory import peak_bytes
 from orchestrator.intake.ingest import ingest
 from orchestrator.intake.validate import LineFormat
 from orchestrator.submit import JobRequest, submit
@@ -131,8 +131,8 @@ def prepare(db: Database, objects: ObjectStore, settings: Settings, lines: int, 
 def written(lines: int, hashes: list[str], case: Case) -> Iterator[bytes]:
     """The input file in pieces."""
     line = native_line if case.form == "native" else chat_line
-    for start in range(0, lines, 1000):
-        numbers = range(start, min(start + 1000, lines))
+    for start in range(0, lines, 100):
+        numbers = range(start, min(start + 100, lines))
         made = (line(f"scene-{number:08d}", case.image(number, hashes)) for number in numbers)
         yield b"".join(json.dumps(one).encode() + b"\n" for one in made)
 
@@ -197,7 +197,7 @@ def measure(url: str, data: str, job_id: str) -> dict[str, Any]:
 
 def peak_mib() -> float:
     """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_bytes(os.getpid()) / 2**20
 
 
 def summary(kind: str, case: Case, lines: int, rounds: list[dict[str, Any]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from typing import IO, Any
 import httpx
 import orjson
 
-from benchmarks.footprint import peak_bytes
+from benchmarks.memory import peak_bytes, resident_bytes
 from benchmarks.throughput import running, service_environment, stagebeam, wait, workers_ready
 from benchmarks.wire import create, line, picture, wait_for
 from storage import schema
@@ -129,12 +129,6 @@ class Watch:
 
     def _look(self) -> dict[str, float]:
         return {name: round(resident_bytes(pid) / MIB, 1) for name, pid in self.processes.items()}
-
-
-def resident_bytes(pid: int) -> int:
-    """Memory that a process has resident now."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def measure(store: str, size: int, candidates: int) -> dict[str, Any]:
