@@ -85,13 +85,17 @@ def retry_job(db: Database, job_id: str, now: float, reason: str) -> int:
 
 
 def refuse_removed(job: Any) -> None:
-    """Refuse a job whose rows were removed by the retention of its schedule. Raises BadInput (`results_removed`)."""
-    if job.rows_kept is not None:
-        raise BadInput(
-            f"the results of job {job.id} were removed: its schedule keeps no run that old (keep_days, keep_runs); "
-            "run the schedule or a backfill to have them again",
-            code="results_removed",
-        )
+    """Refuse a job whose results were removed, by the retention of its schedule or by somebody.
+
+    Raises:
+        BadInput: they were (`results_removed`).
+    """
+    if job.rows_kept is None:
+        return
+    why = f"somebody removed them ({job.status_reason}); submit the questions again"
+    if job.source == "schedule":
+        why = "its schedule keeps no run that old (keep_days, keep_runs); run it or a backfill to have them again"
+    raise BadInput(f"the results of job {job.id} are gone: {why}", code="results_removed")
 
 
 def _restart_queries(conn: Connection, job_id: str, now: float) -> int:

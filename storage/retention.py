@@ -71,6 +71,14 @@ def mark(conn: Connection, slot_id: int, job_id: str, now: float) -> Row[Any] | 
     return marked
 
 
+def mark_job(conn: Connection, job_id: str, reason: str) -> bool:
+    """Note that the rows of an ended job are to go, and why; False when they are marked already."""
+    total = select(_COUNTERS.c.total).where(_COUNTERS.c.job_id == job_id).scalar_subquery()
+    ended = (_JOBS.c.id == job_id, _JOBS.c.rows_kept.is_(None), _JOBS.c.status.in_(sorted(JOB_ENDED)))
+    marked = update(_JOBS).where(*ended).values(rows_kept=total, status_reason=reason, output_file_id=None)
+    return conn.execute(marked.values(error_file_id=None).returning(_JOBS.c.id)).first() is not None
+
+
 def reads_file(conn: Connection, file_id: str) -> bool:
     """Whether a job whose rows are all there, or are still being read, has this file for its input."""
     statement = select(_JOBS.c.id).where(_JOBS.c.input_file_id == file_id, _JOBS.c.rows_kept.is_(None)).limit(1)
@@ -119,6 +127,24 @@ def remove_rows(
     for job_id, number in sorted(Counter[str](row.job_id for row in gone).items()):
         conn.execute(update(_JOBS).where(_JOBS.c.id == job_id).values(rows_kept=_JOBS.c.rows_kept - number))
     return Removed(rows[-1].job_id, rows[-1].line, len(gone), _unused_parts(conn, gone))
+
+
+def remove_job_rows(conn: Connection, count: int) -> Removed | None:
+    """Remove up to `count` rows of marked jobs that no schedule made, so that nobody reuses them; None without any."""
+    names = (_QUERIES.c.id, _QUERIES.c.job_id, _QUERIES.c.line, _QUERIES.c.reused_from, _QUERIES.c.trace_key)
+    rows = conn.execute(
+        select(*names)
+        .join(_JOBS, _JOBS.c.id == _QUERIES.c.job_id)
+        .where(_JOBS.c.rows_kept > 0, _JOBS.c.source != "schedule")
+        .order_by(_QUERIES.c.job_id, _QUERIES.c.line)
+        .limit(count)
+    ).all()
+    if not rows:
+        return None
+    conn.execute(delete(_QUERIES).where(any_of(_QUERIES.c.id, [row.id for row in rows])))
+    for job_id, number in sorted(Counter[str](row.job_id for row in rows).items()):
+        conn.execute(update(_JOBS).where(_JOBS.c.id == job_id).values(rows_kept=_JOBS.c.rows_kept - number))
+    return Removed(rows[-1].job_id, rows[-1].line, len(rows), _unused_parts(conn, rows))
 
 
 def _marked(schedule_id: str | None, after: tuple[str, int], count: int, *, taken_over: bool) -> Any:

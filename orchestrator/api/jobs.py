@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator import actions
 from orchestrator.api import reads
-from orchestrator.api.access import Operator, Viewer, record
+from orchestrator.api.access import Admin, Operator, Viewer, record
 from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import job_document, page
 from orchestrator.api.errors import NotFound
 from orchestrator.api.paging import After, DryRun, Filter, Limit, Statuses
 from orchestrator.api.services import Services, Use
+from orchestrator.removal import remove_results
 from storage.access import Caller
 from storage.search import job_terms
 
@@ -105,6 +106,15 @@ def resume(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: Dr
     if not dry_run:
         actions.resume_job(use.db, job_id)
     return _changed(use, caller, job_id, "job.resume", why, dry_run=dry_run)
+
+
+@router.post("/{job_id}/remove")
+def remove(job_id: str, use: Use, caller: Admin, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
+    """Remove the results, files and traces of an ended job for good; its counts stay."""
+    job_or_404(use, caller, job_id)
+    if not dry_run:
+        remove_results(use.db, use.objects, job_id, use.now(), _reason(why, "removed by an administrator"))
+    return _changed(use, caller, job_id, "job.remove", why, dry_run=dry_run)
 
 
 def job_or_404(use: Services, caller: Caller, job_id: str) -> Any:

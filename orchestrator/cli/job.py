@@ -155,6 +155,12 @@ def resume(job: JobId, reason: Reason = "", dry_run: DryRun = False, as_json: As
 
 
 @app.command()
+def remove(job: JobId, reason: Reason = "", dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Remove the results, files and traces of an ended job for good. Its counts stay. Needs the role admin."""
+    _act(job, "remove", reason, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
 def results(  # noqa: PLR0917 - a parameter for each flag
     job: JobId,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [default: stdout]")] = None,

@@ -11,6 +11,7 @@ from orchestrator import actions, bulk, manifest
 from orchestrator.api.access import record
 from orchestrator.api.files import pieces
 from orchestrator.bulk import Action
+from orchestrator.removal import remove_results
 from orchestrator.results import result_lines
 from orchestrator.web.jobs import job_of
 from orchestrator.web.pages import HEADERS, Ask
@@ -48,6 +49,13 @@ def retry(ask: Ask) -> Response:
     job_id, reason = _named(ask)
     number = actions.retry_job(ask.use.db, job_id, ask.use.now(), reason)
     return _done(ask, job_id, "retry", reason, number)
+
+
+def remove(ask: Ask) -> Response:
+    """Remove the results of an ended job for good."""
+    job_id, reason = _named(ask)
+    remove_results(ask.use.db, ask.use.objects, job_id, ask.use.now(), reason)
+    return _done(ask, job_id, "remove", reason)
 
 
 def bulk_form(ask: Ask) -> Response:

@@ -60,6 +60,7 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/jobs/{job_id}/pause", "operator", job_actions.pause, "admit no more queries of a job", 10),
     Page("POST", "/jobs/{job_id}/resume", "operator", job_actions.resume, "admit queries again", 10),
     Page("POST", "/jobs/{job_id}/retry", "operator", job_actions.retry, "start what failed again", 20),
+    Page("POST", "/jobs/{job_id}/remove", "admin", job_actions.remove, "remove the results of an ended job", 14),
     Page("GET", "/jobs/{job_id}/lines", "viewer", job_actions.lines, "result lines as a download", 6),
     Page("GET", "/jobs/{job_id}/manifest", "viewer", job_actions.manifest_of, "counts and hashes as a download", 8),
     Page("GET", "/jobs/{job_id}/errors", "viewer", refused.of_job, "errors of the input, CSV or JSON lines", 10),

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from orchestrator.removal import remove_marked_rows
 from orchestrator.web.routes import PAGES
-from storage import jobs, overview
+from storage import jobs, overview, questions
 from storage.access import ROLES
+from storage.search import Terms
 from storage.tables import AuditEntry, Call, Job, QueueControl, Worker
 from storage.transitions import QUERY_MOVES
 from tests.web.conftest import SAME_ORIGIN, Site, site_over
+from tests.web.filled import Filler
 from workers.engine.scripted import Script, ScriptedEngine
 
 
@@ -34,8 +37,8 @@ def running_job(site: Site, count: int = 3) -> str:
     return filler.job(filler.scenes(range(count)), policy={"candidates": 2})
 
 
-def failed_job(site: Site) -> str:
-    filler = site.filler()
+def failed_job(site: Site, filler: Filler | None = None) -> str:
+    filler = filler or site.filler()
     filler.engine = ScriptedEngine(Script(crash=0.9, read_images=False))
     job = filler.job(filler.scenes(range(6)), policy={"candidates": 2, "retries": 0, "judge": "words"})
     filler.run(job)
@@ -129,6 +132,41 @@ def test_a_manifest_names_what_the_downloads_give(site: Site):
         entry = files[name]
         assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
         assert entry["lines"] == len(data.splitlines()) > 0
+
+
+def test_results_are_removed_for_good(site: Site):
+    filler = site.filler()
+    job, other = failed_job(site, filler), failed_job(site, filler)
+    running = filler.job(filler.scenes(range(2)))
+    query = ids(site, job)[0]
+    kept = status(site, other)
+    site.login("operator")
+    assert "Remove the results" not in site.get(f"/jobs/{job}").text
+    assert site.post(f"/jobs/{job}/remove", {"reason": "no"}).status_code == 403
+    site.login("admin")
+    assert "Remove the results" in site.get(f"/jobs/{job}").text
+    before = status(site, job)
+    answer = site.post(f"/jobs/{job}/remove", {"reason": "holds names"})
+    page = site.get(answer.headers["location"]).text
+    assert "The results of this job were removed" in page
+    assert "/lines" not in page
+    assert site.post(f"/jobs/{job}/remove", {"reason": "twice"}).status_code == 400
+    refused = site.get(f"/jobs/{job}/lines")
+    assert "holds names" in refused.text
+    assert remove_marked_rows(site.db, site.objects) == before.total
+    assert remove_marked_rows(site.db, site.objects) == 0
+    after = status(site, job)
+    assert (after.failed, after.done, after.rows_kept, after.output_file_id) == (before.failed, before.done, 0, None)
+    assert [entry.key for entry in site.objects.list(f"jobs/{job}/")] == []
+    assert site.get(f"/queries/{query}").status_code == 404
+    assert status(site, other) == kept
+    assert len(ids(site, other)) == kept.total
+    assert site.post(f"/jobs/{running}/remove", {"reason": "x"}).status_code == 409
+
+
+def ids(site: Site, job: str) -> list[int]:
+    with site.db.read() as conn:
+        return [row.id for row in questions.page(conn, job, Terms(), limit=50)]
 
 
 def test_a_bulk_act_says_its_number_first(site: Site):
