@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 
+from reasoning.records import Call as CallRecord
 from reasoning.records import CallStatus
-from storage import calls
+from storage import calls, planning
 from storage.calls import Claimed, Ended
 from storage.database import Database
 from storage.transitions import CALL_MOVES
@@ -234,3 +236,34 @@ def test_postgres_looks_rows_up_by_key(rows: Rows, ids: list[int], database: Dat
     for plan in plans:
         assert "pk_calls" in plan
         assert not re.search("Seq Scan|ix_calls_open|ix_queries_state", plan), plan
+
+
+def test_a_planner_reads_an_ended_call_once_and_only_while_its_row_is_there(rows: Rows) -> None:
+    job = rows.job(["one?"])
+    (query_id,) = rows.queries[job]
+    remembered = planning.Remembered()
+
+    def read() -> list[CallRecord]:
+        with rows.database.write() as conn:
+            running, found = planning.lock_running(conn, [query_id], remembered)
+            assert [row.id for row in running] == [query_id]
+            return found[query_id]
+
+    def write(text: str, at: float) -> None:
+        ids = [call_id for item in rows.plan(job) for call_id in item.call_ids]
+        (call,) = claim(rows, ids)
+        item = {"index": 0, "text": text, "tokens": 1, "finish": "stop", "token_ids": [5], "seed": 1}
+        with rows.database.write() as conn:
+            calls.finish(conn, "w1", [Ended(call.id, query_id, job, CallStatus.DONE, {"candidates": [item]})], at)
+
+    write("first", NOW)
+    (one,), (two,) = read(), read()
+    assert one == replace(two, candidates=(replace(two.candidates[0], token_ids=(5,)),))
+    assert read()[0] is two
+    with rows.database.write() as conn:
+        planning.delete_calls(conn, [query_id])
+    assert read() == []
+    write("second", NOW + 1)  # on SQLite under the same id
+    assert [call.candidates[0].text for call in read()] == ["second"]
+    remembered.forget([query_id])
+    assert remembered.ids([query_id]) == []
