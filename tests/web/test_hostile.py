@@ -69,12 +69,22 @@ def hostile(site: Site) -> tuple[Site, str, int]:
         line["question"] = ALL
         line["choices"] = list(ATTACKS)
         line["answer"] = ATTACKS[1]
-    job = filler.job(lines, name=f"{ATTACKS[2]} \u202ename", policy={"candidates": 2, "judge": "words"})
+    labels = {ATTACKS[0]: ATTACKS[1], "all": ALL.replace("\0", "")[:2000]}
+    job = filler.job(
+        lines, name=f"{ATTACKS[2]} \u202ename", policy={"candidates": 2, "judge": "words"}, attributes=labels
+    )
     filler.run(job)
     filler.beat(filler.workers[0], in_hand=[{"id": 1, "query_id": 1, "stage": ATTACKS[0], "since": 0.0}])
     with site.db.write() as conn:
         broken = conn.execute(select(Query.__table__.c.id).where(Query.__table__.c.line == 2)).scalar_one()
-        error = {"code": ATTACKS[0], "message": ALL, "stage": ATTACKS[1], "attempts": 1, "retryable": True}
+        error = {
+            "code": ATTACKS[0],
+            "message": ALL,
+            "stage": ATTACKS[1],
+            "attempts": 1,
+            "retryable": True,
+            "cause": ATTACKS[2],
+        }
         values = {"status": "failed", "error": error, "answer": None}
         conn.execute(update(Query.__table__).where(Query.__table__.c.id == broken).values(values))
         problems = [{"line": 1, "field": ATTACKS[0], "code": ATTACKS[1], "message": ALL}]
@@ -94,6 +104,7 @@ def test_every_page_of_a_hostile_job_is_inert(hostile: tuple[Site, str, int]):
         *(f"/queries/{query}", f"/queries/{other}", f"/queries/{query}/verdicts/caption/0", "/audit", "/new-job"),
         *(f"/queries/{query}/diff/reasoning", f"/queries/{query}/calls/{call}", f"/new-job?like={job}"),
         *(f"/compare?a={job}&b={job}", f"/jobs/{job}/queries?filter={ATTACKS[0]}", f"/jobs?filter={ATTACKS[1]}"),
+        *("/jobs?filter=label:all", "/jobs?filter=label:%00", f"/jobs/{job}/queries?filter=cause:%00"),
         *(f"/compare?a={ATTACKS[0]}&b={ATTACKS[1]}", f"/audit?subject={ATTACKS[2]}", f"/jobs/{ATTACKS[0]}"),
     ]
     for path in paths:
