@@ -11,7 +11,7 @@ from storage import overview, questions
 from storage.questions import Pair
 from storage.search import Terms
 
-WINDOW = 1_000
+WINDOW = 500
 """Lines of the first job compared at a time; the page says which, and leads on."""
 SHOWN = 200
 CHOICES = 100
