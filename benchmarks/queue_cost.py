@@ -42,6 +42,9 @@ from workers.engine.registry import open_engine
 
 RESULT = Path(__file__).parent / "results" / "queue_cost.json"
 FLIGHT = 64
+"""Requests that the engine takes at once, on both sides, and searches that the bare side keeps going."""
+ADMITTED = 128
+"""Queries that a job has admitted for one worker of so many slots; the bare side is measured with as many too."""
 ENGINE = {"device": "cpu", "slots": FLIGHT, "apart": True}
 
 
@@ -63,12 +66,16 @@ def main() -> None:
         url = postgres.url(postgres.create())
         for number in range(options.rounds):
             policy = POLICY.with_overrides({"candidates": options.candidates, "fan_out": "together", "seed": number})
-            bare, queued = bare_side(work, policy), queue_side(url, broker, Path(folder), work, policy)
+            bare = bare_side(work, policy, FLIGHT)
+            queued = queue_side(url, broker, Path(folder), work, policy)
+            wide = bare_side(work, policy, ADMITTED)
             rounds.append(
                 {
                     "bare": bare,
                     "queue": queued,
+                    "bare_as_many_in_flight": wide,
                     "cost": queued["seconds"] / bare["seconds"] - 1,
+                    "cost_over_as_many_in_flight": queued["seconds"] / wide["seconds"] - 1,
                     "cpu_cost": sum(queued["cpu_seconds"].values()) / sum(bare["cpu_seconds"].values()) - 1,
                     "load": os.getloadavg()[0],
                 }
@@ -79,6 +86,7 @@ def main() -> None:
         "queries": options.queries,
         "candidates": options.candidates,
         "median_cost": statistics.median(item["cost"] for item in rounds),
+        "median_cost_over_as_many_in_flight": statistics.median(item["cost_over_as_many_in_flight"] for item in rounds),
         "median_cpu_cost": statistics.median(item["cpu_cost"] for item in rounds),
         "rounds": rounds,
         "environment": environment(),
@@ -88,13 +96,13 @@ def main() -> None:
     options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def bare_side(work: Work, policy: Policy) -> dict[str, Any]:
-    """Whole searches over the engine, planned in this process."""
+def bare_side(work: Work, policy: Policy, flight: int) -> dict[str, Any]:
+    """Whole searches over the engine, planned in this process, `flight` at a time."""
     engine = open_engine("demo", ENGINE)
     try:
         account = CpuAccount({}, engine=runs_a_model)
         started = time.monotonic()
-        found = InProcess(engine, work.pictures.__getitem__, flight=FLIGHT).run(policy, work.queries)
+        found = InProcess(engine, work.pictures.__getitem__, flight=flight).run(policy, work.queries)
         seconds = time.monotonic() - started
         spent = account.spent()
     finally:
