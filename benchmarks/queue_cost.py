@@ -146,7 +146,7 @@ def queue_side(url: str, broker: str, folder: Path, work: Work, policy: Policy) 
             time.sleep(0.25)
         spent = account.spent()
     with db.read() as conn:
-        ended = conn.execute(select(func.max(Query.ended_at)).where(Query.job_id == job_id)).scalar_one()
+        ended: Any = conn.execute(select(func.max(Query.ended_at)).where(Query.job_id == job_id)).scalar_one()
         calls = conn.execute(select(func.count()).where(Call.job_id == job_id)).scalar_one()
     db.close()
     tokens = job.kept_tokens + job.discarded_tokens + job.judged_tokens
