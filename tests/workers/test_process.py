@@ -226,7 +226,7 @@ def test_the_heartbeat_tells_what_a_worker_is_and_does(fleet: Fleet, rows: Rows)
     idle = seen(fleet, worker, lambda row: not row.in_hand and row.stats["calls"].get("done") == 1)
     memory = idle.stats["memory"]["process"]
     assert 10_000_000 < memory["used"] <= memory["total"]
-    assert 10_000_000 < memory["most"]
+    assert memory["most"] > 10_000_000
     assert "device" not in idle.stats["memory"]
     assert idle.stats["engine"]["generated_tokens"] > 0
 
