@@ -138,8 +138,9 @@ class ScriptedEngine:
 
     def _submit(self, request: Request, answer: Callable[[], Result]) -> Future[Result]:
         future: Future[Result] = Future()
-        with self._lock:
-            self._starts[request.call_id] += bool(self._script.times)
+        if self._script.times:
+            with self._lock:
+                self._starts[request.call_id] += 1
         duration = self._seconds(request) + self._script.slow_seconds * self._hit("slow", request)
         if self._hit("timeout", request):
             duration = float("inf")
