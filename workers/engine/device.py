@@ -28,8 +28,7 @@ class Device:
         self.busy_since: float | None = None
         """When the device call in hand began; None between calls. Read by the watchdog."""
         self._adapter, self._admission, self._tally, self._ragged = adapter, admission, tally, ragged
-        on_gpu = ragged is not None and adapter.text.device.type == "cuda"
-        self._graphs = Graphs(adapter, admission, ragged) if ragged and on_gpu else None
+        self._graphs = Graphs(adapter, admission, ragged) if ragged and adapter.text.device.type == "cuda" else None
         self._logits: torch.Tensor | None = None
         self._draw: tuple[Sequence[tuple[Row, int]], Draw] | None = None
         """The rows and their numbers of members that it is for: members only ever leave."""
