@@ -11,16 +11,20 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from orchestrator.intake.wholeness import Size, whole_jpeg, whole_png
 from reasoning.errors import BadInput
+
+OPENED = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+"""Formats that are decoded at all; the rarer ones have decoders with a worse record."""
 
 MEDIA_TYPES = {
     "PNG": "image/png",
     "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",  # a JPEG with more pictures behind the first, as phones and stereo cameras write them
     "WEBP": "image/webp",
     "GIF": "image/gif",
     "BMP": "image/bmp",
 }
-"""Formats that are decoded at all; the rarer ones have decoders with a worse record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +50,32 @@ class Picture:
 
 
 def inspect(data: bytes, limits: Limits, sha256: str | None = None) -> Picture:
-    """Decode the image once to see that it can be done, and describe it.
+    """See that the image decodes, by a proof where there is one and by doing it elsewhere, and describe it.
 
     Raises:
         BadInput: `image_too_large`, `image_too_many_pixels`, `image_unsupported_format`, `image_unreadable`.
     """
     check_size(len(data), limits)
+    if size := whole_png(data, limits.max_pixels):
+        media_type = "image/png"
+    elif size := whole_jpeg(data, limits.max_pixels):
+        media_type = "image/jpeg"
+    else:
+        media_type, size = _decoded(data, limits)
+    return Picture(sha256 or digest(data), len(data), media_type, *size)
+
+
+def _decoded(data: bytes, limits: Limits) -> tuple[str, Size]:
+    """Media type and size of an image that was decoded to see that it can be done. Raises BadInput."""
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(MEDIA_TYPES)) as image:
-            width, height = image.size
-            if width * height > limits.max_pixels:
+        with Image.open(io.BytesIO(data), formats=OPENED) as image:
+            size = image.size
+            if size[0] * size[1] > limits.max_pixels:
                 raise _too_many_pixels(limits)
             # A JPEG comes out at an eighth of its size: all of its bytes are read, for half the time and little memory.
             image.draft("L", (1, 1))
             image.load()
-            return Picture(sha256 or digest(data), len(data), MEDIA_TYPES[image.format or ""], width, height)
+            return MEDIA_TYPES[image.format or ""], size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels(limits) from error
     except UnidentifiedImageError as error:

@@ -4,6 +4,7 @@ import base64
 import io
 import struct
 import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orchestrator.intake.pictures import Limits, from_data_uri, inspect
+from orchestrator.intake.wholeness import whole_jpeg, whole_png
 from reasoning.errors import BadInput
 from tests.intake.lines_of import png
 
@@ -30,6 +32,14 @@ def test_formats_that_are_read(kind: str):
     picture = inspect(stream.getvalue(), LIMITS)
     assert (picture.media_type, picture.width, picture.height) == (f"image/{kind.lower()}", 20, 10)
     assert picture.size == len(stream.getvalue())
+
+
+def test_a_jpeg_with_further_pictures_behind_the_first_is_a_jpeg():
+    """Phones and stereo cameras write such files; every decoder shows the first picture."""
+    stream = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(stream, "MPO", save_all=True, append_images=[Image.new("RGB", (20, 10))])
+    picture = inspect(stream.getvalue(), LIMITS)
+    assert (picture.media_type, picture.width, picture.height) == ("image/jpeg", 20, 10)
 
 
 def test_other_formats_are_refused():
@@ -82,34 +92,79 @@ def test_a_truncated_picture_is_refused():
     assert code_of(stream.getvalue()[: len(stream.getvalue()) // 2]) == "image_unreadable"
 
 
-def jpeg(mode: str, *, progressive: bool) -> bytes:
+def encoded(kind: str, mode: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    Image.effect_noise((80, 72), 60).convert("RGB").convert(mode).save(stream, "JPEG", progressive=progressive)
+    Image.effect_noise((80, 72), 60).convert("RGB").convert(mode).save(stream, kind, **options)
     return stream.getvalue()
 
 
-JPEGS = [jpeg(mode, progressive=progressive) for mode in ("L", "RGB", "CMYK") for progressive in (False, True)]
+JPEG_OPTIONS: list[dict[str, Any]] = [{}, {"progressive": True}, {"restart_marker_blocks": 2}, {"comment": b"by hand"}]
+JPEGS = [encoded("JPEG", mode, **options) for mode in ("L", "RGB", "CMYK") for options in JPEG_OPTIONS]
+PNGS = [
+    encoded("PNG", mode, **options)
+    for mode in ("L", "LA", "RGB", "RGBA", "P", "1")
+    for options in ({}, {"dpi": (72, 72)})
+]
 
 
-@given(st.sampled_from(JPEGS), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=3), st.booleans())
-def test_a_jpeg_is_judged_as_one_that_is_decoded_whole(data: bytes, noise: list[tuple[float, int]], cut: bool):
-    """It is decoded at an eighth of its size, and must fail where an engine will."""
+def decoded_size(data: bytes) -> tuple[int, int] | None:
+    """What a decode of the whole picture finds; None when it fails."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            image.load()
+            return image.size if image.width * image.height <= LIMITS.max_pixels else None
+    except Exception:
+        return None
+
+
+def checksums_repaired(png_data: bytes) -> bytes:
+    """The file with right checksums on whatever its chunks hold now."""
+    out = bytearray(png_data)
+    at = 8
+    while at + 12 <= len(out) and (stop := at + 12 + int.from_bytes(out[at : at + 4])) <= len(out):
+        out[stop - 4 : stop] = zlib.crc32(out[at + 4 : stop - 4]).to_bytes(4)
+        at = stop
+    return bytes(out)
+
+
+NOISE = st.lists(
+    st.tuples(st.one_of(st.floats(0, 0.999), st.floats(0, 0.15)), st.sampled_from([*range(256), 0xFF, 0xD9, 0xC4])),
+    max_size=3,
+)
+
+
+@given(st.sampled_from(JPEGS + PNGS), NOISE, st.booleans(), st.booleans())
+def test_a_picture_is_judged_as_one_that_is_decoded_whole(
+    data: bytes, noise: list[tuple[float, int]], cut: bool, repair: bool
+):
+    """It is proved whole, or decoded at an eighth of its size, and must fail where an engine will."""
     broken = bytearray(data)
     for at, value in noise:
         broken[int(at * len(data))] = value
-    given_bytes = bytes(broken[: len(data) - 400] if cut else broken)
-    try:
-        with Image.open(io.BytesIO(given_bytes), formats=("JPEG",)) as image:
-            image.load()
-            expected = image.size if image.width * image.height <= LIMITS.max_pixels else None
-    except Exception:
-        expected = None
+    given_bytes = bytes(broken[: len(data) * 3 // 4] if cut else broken)
+    if repair and data in PNGS:
+        given_bytes = checksums_repaired(given_bytes)
+    expected = decoded_size(given_bytes)
     try:
         picture = inspect(given_bytes, LIMITS)
     except BadInput:
         assert expected is None
     else:
         assert (picture.width, picture.height) == expected
+
+
+@pytest.mark.parametrize("data", [data for data in JPEGS if b"\xff\xc2" not in data])
+def test_plain_jpegs_need_no_decode(data: bytes):
+    assert whole_jpeg(data, 80 * 72) == (80, 72)
+    assert whole_jpeg(data, 80 * 72 - 1) is None
+    assert whole_jpeg(data[:-2], 80 * 72) is None
+
+
+@pytest.mark.parametrize("data", PNGS[:8])
+def test_plain_pngs_need_no_decode(data: bytes):
+    assert whole_png(data, 80 * 72) == (80, 72)
+    assert whole_png(data, 80 * 72 - 1) is None
+    assert whole_png(data[:-2], 80 * 72) is None
 
 
 @given(st.binary(min_size=1, max_size=200))
