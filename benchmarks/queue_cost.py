@@ -128,8 +128,8 @@ def queue_side(url: str, broker: str, folder: Path, work: Work, policy: Policy) 
     job_id = f"job_{policy.seed}"
     store = folder / "objects"
     group = LocalStore(store).group()
-    for data in work.pictures.values():
-        blobs.upload(group, data, "image/png")
+    for sha256, data in work.pictures.items():
+        blobs.upload(group, sha256, data, "image/png")
     group.keep()
     fill(db, job_id, work, policy)
     env = service_environment(url, broker, slots=FLIGHT) | {

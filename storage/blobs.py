@@ -37,14 +37,12 @@ def get(conn: Connection, sha256: str) -> Row[Any] | None:
     return conn.execute(select(_BLOBS).where(_BLOBS.c.sha256 == sha256)).one_or_none()
 
 
-def upload(group: Group, data: bytes, media_type: str) -> str:
-    """Put an image into a group of objects and return its hash. Outside of transactions: it may take a while.
+def upload(group: Group, sha256: str, data: bytes, media_type: str) -> None:
+    """Put an image, whose hash the caller has computed, into a group of objects.
 
-    The group must be kept before the image is recorded.
+    Outside of transactions: it may take a while. The group must be kept before the image is recorded.
     """
-    sha256 = hashlib.sha256(data).hexdigest()
     group.put(keys.blob(sha256), data, media_type=media_type)
-    return sha256
 
 
 def record(conn: Connection, rows: Sequence[BlobRow], now: float) -> None:

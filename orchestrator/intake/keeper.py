@@ -55,7 +55,7 @@ class BlobKeeper:
 
     def upload(self, picture: Picture, data: bytes) -> None:
         if not self._dry:
-            blobs.upload(self._group, data, picture.media_type)
+            blobs.upload(self._group, picture.sha256, data, picture.media_type)
 
     def record(self, pictures: Sequence[Picture]) -> None:
         if self._dry or not pictures:

@@ -12,6 +12,8 @@ MAX_PART_BYTES = 250
 """Below the 255 of common file systems."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}/)*[A-Za-z0-9_-][A-Za-z0-9_.-]{0,200}")
+"""What nearly all keys are like, and needs no closer look when it is short enough."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -48,6 +50,8 @@ def checked(key: str) -> str:
     Raises:
         BadInput: empty, too long, absolute, with `.`, `..` or empty parts, a backslash or control characters.
     """
+    if len(key) <= MAX_KEY_BYTES and _PLAIN.fullmatch(key):
+        return key
     parts = key.split("/")
     why = None
     if len(key.encode(errors="surrogatepass")) > MAX_KEY_BYTES:

@@ -6,7 +6,6 @@ import errno
 import itertools
 import os
 import secrets
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,6 +40,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._root = str(root)
         self._unfinished = root / UNFINISHED
         self._tidied = False
         self._mark = secrets.token_hex(12)
@@ -59,10 +59,10 @@ class LocalStore:
             try:
                 sync([aside])
                 holders = self.holders([path])
-                placed = _place(aside, path, if_absent=if_absent)
+                placed = _place(aside, str(path), if_absent=if_absent)
                 sync(holders)
             finally:
-                aside.unlink(missing_ok=True)
+                _remove([aside])
         return placed
 
     def group(self) -> LocalGroup:
@@ -122,9 +122,13 @@ class LocalStore:
 
     def path_of(self, key: str) -> Path:
         """Where the object is, or would be. Raises BadInput."""
+        return Path(self.place_of(key))
+
+    def place_of(self, key: str) -> str:
+        """`path_of` as text, for those who handle thousands of objects a second. Raises BadInput."""
         if checked(key).partition("/")[0] == UNFINISHED:
             raise BadInput(f"object key {key!r} is kept for unfinished writes", code="invalid_key")
-        return self.root / key
+        return f"{self._root}/{key}"
 
     def _remove_empty(self, path: Path) -> None:
         """Remove the folders that led to a file and to nothing else."""
@@ -136,12 +140,12 @@ class LocalStore:
                     raise
                 return
 
-    def write_aside(self, data: Data) -> Path:
-        """The data in a file that no key leads to."""
+    def write_aside(self, data: Data) -> str:
+        """The data in a file that no key leads to, and the place of that file."""
         if not self._tidied:
             self._tidied = True
             _remove(path for path in _files(self._unfinished) if _age(path) > FORGOTTEN_S)
-        aside = self._unfinished / f"{self._mark}-{next(self._numbers)}"
+        aside = f"{self._root}/{UNFINISHED}/{self._mark}-{next(self._numbers)}"
         try:
             number = os.open(aside, NEW, READABLE)
         except FileNotFoundError:
@@ -153,14 +157,14 @@ class LocalStore:
             finally:
                 os.close(number)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            _remove([aside])
             raise
         return aside
 
-    def holders(self, paths: Iterable[Path]) -> set[Path]:
+    def holders(self, paths: Iterable[str | Path]) -> set[Path]:
         """The folders that will hold a new name once these files are there: those of the files, and of new folders."""
         found = set()
-        for parent in {path.parent for path in paths}:
+        for parent in map(Path, {os.path.dirname(path) for path in paths}):  # noqa: PTH120 - thousands of names
             for folder in (parent, *parent.parents):
                 found.add(folder)
                 if folder == self.root or folder.exists():
@@ -177,36 +181,31 @@ class LocalGroup:
 
     def __init__(self, store: LocalStore) -> None:
         self._store = store
-        self._asides: dict[Path, Path] = {}
-        """Where each file is now, by the path that it will have."""
-        self._there: set[Path] = set()
+        self._asides: dict[str, str] = {}
+        """Where each file is now, by the place that it will have."""
+        self._there: set[str] = set()
         """Files that others wrote, and may not have made to stay yet."""
-        self._lock = threading.Lock()
 
     def put(self, key: str, data: Data, *, media_type: str = "application/octet-stream") -> None:
         del media_type
-        path = self._store.path_of(key)
-        with self._lock:
-            there = path in self._asides
-        if there:
+        place = self._store.place_of(key)
+        if place in self._asides:
             return
         with _translated(key):
-            if path.exists():
-                self._there.add(path)
+            if os.path.exists(place):  # noqa: PTH110 - thousands a second
+                self._there.add(place)
                 return
             aside = self._store.write_aside(data)
-        with self._lock:
-            first = self._asides.setdefault(path, aside)
-        if first is not aside:
-            aside.unlink()
+        if self._asides.setdefault(place, aside) is not aside:
+            _remove([aside])
 
     def keep(self) -> None:
         try:
             with _translated("a group of objects"):
                 sync(self._asides.values())
                 holders = self._store.holders({*self._asides, *self._there})
-                for path, aside in self._asides.items():
-                    _place(aside, path, if_absent=False)
+                for place, aside in self._asides.items():
+                    _place(aside, place, if_absent=False)
                 self._asides.clear()
                 sync(holders)
         finally:
@@ -234,35 +233,36 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
+def _remove(places: Iterable[str | Path]) -> None:
+    for place in places:
+        with suppress(FileNotFoundError):
+            os.unlink(place)  # noqa: PTH108 - thousands a second
 
 
-def _place(aside: Path, path: Path, *, if_absent: bool) -> bool:
+def _place(aside: str, place: str, *, if_absent: bool) -> bool:
     try:
         for _ in range(TRIES):
             with suppress(FileNotFoundError):
-                return _named(aside, path, if_absent=if_absent)
+                return _named(aside, place, if_absent=if_absent)
             with suppress(FileNotFoundError, FileExistsError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _named(aside, path, if_absent=if_absent)
+                Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        return _named(aside, place, if_absent=if_absent)
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
         raise BadInput(
-            f"{path} cannot be stored: a folder keeps no file and folder of one name; use another key",
+            f"{place} cannot be stored: a folder keeps no file and folder of one name; use another key",
             code="invalid_key",
         ) from error
 
 
-def _named(aside: Path, path: Path, *, if_absent: bool) -> bool:
+def _named(aside: str, place: str, *, if_absent: bool) -> bool:
     if if_absent:
-        return _link(aside, path)
-    aside.replace(path)
+        return _link(aside, Path(place))
+    os.replace(aside, place)  # noqa: PTH105 - thousands a second
     return True
 
 
-def _link(aside: Path, path: Path) -> bool:
+def _link(aside: str, path: Path) -> bool:
     """Give the file its name unless somebody has it: the one way that is atomic."""
     try:
         path.hardlink_to(aside)
@@ -274,7 +274,7 @@ def _link(aside: Path, path: Path) -> bool:
         # The file system has no hard links; of two writers at once the last one stays.
         if path.exists():
             return False
-        aside.replace(path)
+        Path(aside).replace(path)
     return True
 
 

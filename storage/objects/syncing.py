@@ -13,7 +13,7 @@ FEW = 4
 """Up to so many files are synced one by one; each costs a flush of the disk's cache, a millisecond or more."""
 
 
-def sync(paths: Iterable[Path]) -> None:
+def sync(paths: Iterable[str | Path]) -> None:
     """Return when the disk has these files and folders of one file system; what is gone needs none. Raises OSError.
 
     Many are synced by one `syncfs`, where there is one (Linux): it takes all that was written to the file system so
