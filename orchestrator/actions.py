@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, update
@@ -98,17 +99,27 @@ def refuse_removed(job: Any) -> None:
     raise BadInput(f"the results of job {job.id} are gone: {why}", code="results_removed")
 
 
-def _restart_queries(conn: Connection, job_id: str, now: float) -> int:
+def start_again(conn: Connection, job_id: str, rows: Sequence[Any], now: float) -> int:
+    """Let ended queries (id and body each) wait again; outcomes that exist are kept. How many now wait.
+
+    Lines that validation refused have no question and are left: there is nothing to run.
+    """
     calls = Call.__table__
+    ids = [row.id for row in rows if "question" in row.body]
+    if not ids:
+        return 0
+    conn.execute(delete(calls).where(any_of(calls.c.query_id, ids), calls.c.status != CallStatus.DONE.value))
+    moves = [transitions.QueryMove(query_id, job_id, "waiting", queries.BLANK) for query_id in ids]
+    moved = transitions.move_queries(conn, moves, now)
+    queries.count_retry(conn, sorted(moved))
+    return len(moved)
+
+
+def _restart_queries(conn: Connection, job_id: str, now: float) -> int:
     total, after_line = 0, 0
     while rows := queries.ended_after(conn, job_id, RETRYABLE, after_line, RETRY_AT_ONCE):
         after_line = rows[-1].line
-        # A line that validation refused has no question: there is nothing to run.
-        ids = [row.id for row in rows if "question" in row.body]
-        conn.execute(delete(calls).where(any_of(calls.c.query_id, ids), calls.c.status != CallStatus.DONE.value))
-        moves = [transitions.QueryMove(query_id, job_id, "waiting", queries.BLANK) for query_id in ids]
-        total += len(transitions.move_queries(conn, moves, now)) if moves else 0
-        queries.count_retry(conn, ids)
+        total += start_again(conn, job_id, rows, now)
     return total
 
 

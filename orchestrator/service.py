@@ -27,6 +27,7 @@ from celery.worker import state as celery_state
 from kombu.exceptions import ChannelError, KombuError
 from redis.exceptions import RedisError
 
+from orchestrator import bulk
 from orchestrator.advance import UNKNOWN, Advanced, Fleet, Outgoing, advance
 from orchestrator.dispatch import dispatch
 from orchestrator.expiry import remove_expired
@@ -66,6 +67,10 @@ TELL_S = 1.0
 """Between two looks for webhook messages to send."""
 EXPIRE_S = 30.0
 """Between two looks for files whose time is over."""
+BULK_S = 1.0
+"""Between two looks for bulk actions."""
+SLICE_PAUSE_S = 0.05
+"""Between two slices of bulk actions, so that searches come in between."""
 BACK_OFF_S = 1.0
 """Pause after a broker or database that did not answer."""
 
@@ -121,6 +126,7 @@ class Orchestrator:
                 ("files", self.expire_files, EXPIRE_S),
                 ("folder", self.tidy, EVERY_S),
                 ("rollups", self.sum_up, ROLLUP_S),
+                ("bulk", self.act_in_bulk, BULK_S),
             )
         ]
         for thread in keepers:
@@ -202,6 +208,11 @@ class Orchestrator:
         """Keep the sums behind the charts."""
         if self._has_duty:
             self._rollups.step(self.now())
+
+    def act_in_bulk(self) -> None:
+        """Take the actions that people want on many queries further."""
+        if self._has_duty:
+            bulk.step(self.db, self.now, lambda: self.stop.wait(SLICE_PAUSE_S))
 
     def send(self, outgoing: Iterable[Outgoing]) -> None:
         """Wake workers for calls that are committed. What cannot be sent now is found by reconcile."""

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, bindparam, select, update
 from reasoning.errors import InvariantBroken, nearest
 from storage.hot import Step, hot, row_list
 from storage.portable import any_of
-from storage.tables import Call, Job, JobCounters, Query, Slot, Worker
+from storage.tables import BulkAction, Call, Job, JobCounters, Query, Slot, Worker
 
 Moves = Mapping[str, frozenset[str]]
 """From a status to those that may follow it."""
@@ -61,6 +61,12 @@ SLOT_MOVES = _moves(
     failed="",
     cancelled="",
 )
+BULK_MOVES = _moves(
+    running="done stopped failed",  # failed: it can go on no longer, as when the results were removed
+    done="",
+    stopped="",
+    failed="",
+)
 WORKER_MOVES = _moves(
     starting="ready draining stopped",
     ready="draining stopped",
@@ -78,6 +84,7 @@ _COUNTERS = JobCounters.__table__
 _QUERIES = Query.__table__
 _CALLS = Call.__table__
 _SLOTS = Slot.__table__
+_BULK = BulkAction.__table__
 _WORKERS = Worker.__table__
 
 _LOCKED_QUERIES = select(_QUERIES.c.id, _QUERIES.c.job_id, _QUERIES.c.status).order_by(_QUERIES.c.id).with_for_update()
@@ -247,6 +254,11 @@ def move_slot(conn: Connection, slot_id: int, to: str, now: float, reason: str |
     stamps = {"ended_at": now} if to in SLOT_ENDED else {}
     values = {**({"reason": reason} if reason is not None else {}), **stamps, **columns}
     return bool(_move(conn, _SLOTS, SLOT_MOVES, [slot_id], to, values))
+
+
+def move_bulk(conn: Connection, action_id: int, to: str, now: float, note: str | None = None) -> bool:
+    """End a bulk action and record why; False when it has ended already. Raises InvariantBroken on no status."""
+    return bool(_move(conn, _BULK, BULK_MOVES, [action_id], to, {"note": note, "ended_at": now}))
 
 
 def move_worker(conn: Connection, worker_id: str, to: str, now: float, **columns: Any) -> bool:

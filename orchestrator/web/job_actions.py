@@ -7,16 +7,14 @@ from collections.abc import Iterator
 import orjson
 from starlette.responses import Response, StreamingResponse
 
-from orchestrator import actions, bulk, manifest
+from orchestrator import actions, manifest
 from orchestrator.api.access import record
 from orchestrator.api.files import pieces
-from orchestrator.bulk import Action
 from orchestrator.removal import remove_results
 from orchestrator.results import result_lines
+from orchestrator.web.bulk import begin, reason
 from orchestrator.web.jobs import job_of
 from orchestrator.web.pages import HEADERS, Ask
-from reasoning.errors import BadInput
-from storage.search import query_terms
 
 FILES = {"output": "output", "errors": "error"}
 """Parts of the results that a job has a file of, and its name there."""
@@ -24,57 +22,37 @@ FILES = {"output": "output", "errors": "error"}
 
 def cancel(ask: Ask) -> Response:
     """Stop a job; with `now` what runs is given up, too."""
-    job_id, reason = _named(ask)
+    job_id, why = _named(ask)
     at_once = ask.field("now") == "1"
-    actions.cancel_job(ask.use.db, job_id, ask.use.now(), reason, at_once=at_once)
-    return _done(ask, job_id, "cancel_now" if at_once else "cancel", reason)
+    actions.cancel_job(ask.use.db, job_id, ask.use.now(), why, at_once=at_once)
+    return _done(ask, job_id, "cancel_now" if at_once else "cancel", why)
 
 
 def pause(ask: Ask) -> Response:
     """Admit no more queries of a job."""
-    job_id, reason = _named(ask)
-    actions.pause_job(ask.use.db, job_id, ask.use.now(), reason)
-    return _done(ask, job_id, "pause", reason)
+    job_id, why = _named(ask)
+    actions.pause_job(ask.use.db, job_id, ask.use.now(), why)
+    return _done(ask, job_id, "pause", why)
 
 
 def resume(ask: Ask) -> Response:
     """Admit queries again."""
-    job_id, _ = _named(ask, reason=False)
+    with ask.use.db.read() as conn:
+        job_id = job_of(ask, conn).id
     actions.resume_job(ask.use.db, job_id)
     return _done(ask, job_id, "resume", None)
 
 
 def retry(ask: Ask) -> Response:
     """Start what failed again."""
-    job_id, reason = _named(ask)
-    number = actions.retry_job(ask.use.db, job_id, ask.use.now(), reason)
-    return _done(ask, job_id, "retry", reason, number)
+    return begin(ask, "retry", "")
 
 
 def remove(ask: Ask) -> Response:
     """Remove the results of an ended job for good."""
-    job_id, reason = _named(ask)
-    remove_results(ask.use.db, ask.use.objects, job_id, ask.use.now(), reason)
-    return _done(ask, job_id, "remove", reason)
-
-
-def bulk_form(ask: Ask) -> Response:
-    """What an action on a filter would change, before it does."""
-    with ask.use.db.read() as conn:
-        job = job_of(ask, conn)
-        text = ask.query.get("filter", "")
-        terms = query_terms(text)
-        counts = {action: bulk.count(conn, job.id, terms, action) for action in bulk.STATUSES}
-    return ask.page("bulk.html", job=job, filter=text, counts=counts, most=bulk.MOST)
-
-
-def bulk_run(ask: Ask) -> Response:
-    """Do it, in bounded steps."""
-    job_id, reason = _named(ask)
-    action: Action = "cancel" if ask.field("action") == "cancel" else "retry"
-    text = ask.field("filter")
-    done = bulk.run(ask.use.db, job_id, query_terms(text), action, ask.use.now(), reason)
-    return _done(ask, job_id, "bulk", f"{reason} ({action} {text})", done.changed)
+    job_id, why = _named(ask)
+    remove_results(ask.use.db, ask.use.objects, job_id, ask.use.now(), why)
+    return _done(ask, job_id, "remove", why)
 
 
 def lines(ask: Ask) -> Response:
@@ -122,18 +100,15 @@ def _plain(part: str) -> str:
     return part if part in FILES else "results"
 
 
-def _named(ask: Ask, *, reason: bool = True) -> tuple[str, str]:
+def _named(ask: Ask) -> tuple[str, str]:
     """The job of the address, which must be the viewer's, and the reason given."""
     with ask.use.db.read() as conn:
         job_id = job_of(ask, conn).id
-    given = ask.field("reason")[:300]
-    if reason and not given:
-        raise BadInput("say why: the reason is shown with the job and kept in the audit record", code="missing_reason")
-    return job_id, given
+    return job_id, reason(ask)
 
 
-def _done(ask: Ask, job_id: str, action: str, reason: str | None, number: int | None = None) -> Response:
+def _done(ask: Ask, job_id: str, action: str, why: str | None) -> Response:
     with ask.use.db.write() as conn:
-        record(conn, ask.viewer.caller, ask.use.now(), f"job.{action}", job_id, reason)
+        record(conn, ask.viewer.caller, ask.use.now(), f"job.{action}", job_id, why)
     ask.web.snapshots.forget()
-    return ask.go("jobs", job_id, done=action, n=number)
+    return ask.go("jobs", job_id, done=action)

@@ -15,11 +15,13 @@ from orchestrator.web.progress import ENOUGH, Progress, progress
 from reasoning.cost import cost_of
 from reasoning.errors import BadInput
 from reasoning.policy import Policy
-from storage import overview, questions
+from storage import bulk, overview, questions
 from storage.search import Terms, job_terms, query_terms
 
 PAGE = 50
 FIRST_QUERIES = 15
+ACTING = 5
+"""Bulk actions under way that the page of their job names."""
 FAILURES_READ = 500
 """Failed queries looked at for the causes; the page says when there are more."""
 
@@ -55,6 +57,7 @@ def job_page(ask: Ask) -> Response:
         failed = overview.failures(conn, [job.id], FAILURES_READ) if job.failed + job.expired else ()
         rows = questions.page(conn, job.id, query_terms(""), limit=FIRST_QUERIES)
         by = overview.submitter(conn, job)
+        acting = bulk.of_job(conn, job.id, ACTING, running=True)
         likely = _likely(conn, job) if job.status == "running" and len(lately) < ENOUGH else None
     return ask.page(
         "job.html",
@@ -66,6 +69,7 @@ def job_page(ask: Ask) -> Response:
         rows=rows[:FIRST_QUERIES],
         tokens=token_bar(job),
         by=by,
+        acting=acting,
         done=ask.query.get("done"),
         number=ask.query.get("n"),
     )

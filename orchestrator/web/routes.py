@@ -9,6 +9,7 @@ from starlette.types import Scope
 
 from orchestrator.api.services import Services
 from orchestrator.web import (
+    bulk,
     calls,
     compare,
     failures,
@@ -59,14 +60,16 @@ PAGES: tuple[Page, ...] = (
     Page("POST", "/jobs/{job_id}/cancel", "operator", job_actions.cancel, "stop a job", 10),
     Page("POST", "/jobs/{job_id}/pause", "operator", job_actions.pause, "admit no more queries of a job", 10),
     Page("POST", "/jobs/{job_id}/resume", "operator", job_actions.resume, "admit queries again", 10),
-    Page("POST", "/jobs/{job_id}/retry", "operator", job_actions.retry, "start what failed again", 20),
+    Page("POST", "/jobs/{job_id}/retry", "operator", job_actions.retry, "start what failed again", 30),
     Page("POST", "/jobs/{job_id}/remove", "admin", job_actions.remove, "remove the results of an ended job", 14),
     Page("GET", "/jobs/{job_id}/lines", "viewer", job_actions.lines, "result lines as a download", 6),
     Page("GET", "/jobs/{job_id}/manifest", "viewer", job_actions.manifest_of, "counts and hashes as a download", 8),
     Page("GET", "/jobs/{job_id}/errors", "viewer", refused.of_job, "errors of the input, CSV or JSON lines", 10),
     Page("GET", "/jobs/{job_id}/queries", "viewer", queries.query_list, "queries, filtered by the address", 13),
-    Page("GET", "/jobs/{job_id}/bulk", "operator", job_actions.bulk_form, "what a bulk action would change", 14),
-    Page("POST", "/jobs/{job_id}/bulk", "operator", job_actions.bulk_run, "retry or cancel what a filter finds", 100),
+    Page("GET", "/jobs/{job_id}/bulk", "operator", bulk.form, "what an action on a filter would change", 15),
+    Page("POST", "/jobs/{job_id}/bulk", "operator", bulk.run, "retry or cancel what a filter finds", 30),
+    Page("GET", "/jobs/{job_id}/bulk/{action_id}", "viewer", bulk.progress, "how far such an action is", 13),
+    Page("POST", "/jobs/{job_id}/bulk/{action_id}/stop", "operator", bulk.stop, "end it where it stands", 12),
     Page("GET", "/jobs/{job_id}/judge", "viewer", judging.health, "how the judge of a job did", 13),
     Page("GET", "/queries/{query_id}", "viewer", queries.query_page, "answer, stages, judge, timeline, raw", 17),
     Page("GET", "/queries/{query_id}/raw", "viewer", queries.query_raw, "the trace document", 6),

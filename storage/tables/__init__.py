@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from storage.tables.access import ApiKey, AuditEntry, Project, RequestRate
 from storage.tables.base import Base
+from storage.tables.bulk import BulkAction
 from storage.tables.files import Blob, File
 from storage.tables.fleet import Duty, QueueControl, Rollup, Worker
 from storage.tables.outbox import Delivery
@@ -19,6 +20,7 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Blob",
+    "BulkAction",
     "Call",
     "Dataset",
     "Delivery",

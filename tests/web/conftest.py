@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from orchestrator.api.app import make_api
+from storage import bulk
 from storage.access import create_key
 from storage.database import Database, open_database
 from storage.objects import ObjectStore, open_objects
@@ -76,6 +77,8 @@ class Gallery:
 
     site: Site
     jobs: dict[str, str]
+    action: int
+    """A bulk action on the job `labels`."""
 
     def ids(self, name: str) -> list[int]:
         """Ids of the queries of a job."""
@@ -104,9 +107,12 @@ def filled(
     db = open_database(url)
     objects = open_objects(settings)
     jobs = gallery.fill(db, objects, time.time(), scale=0.12)
+    about = {"action": "retry", "filter": "status:failed", "reason": "mended", "actor": "local", "status": "done"}
+    with db.write() as conn:
+        action = bulk.add(conn, job_id=jobs["labels"], **about, created_at=time.time())
     made = site_over(db, objects, settings)
     with made.http:
-        yield Gallery(made, jobs)
+        yield Gallery(made, jobs, action)
     db.close()
     if server is not None:
         server.drop(name)

@@ -183,8 +183,16 @@ def test_a_bulk_act_says_its_number_first(site: Site):
     nothing = {"reason": "x", "action": "retry", "filter": "error:deadline"}
     assert site.post(f"/jobs/{job}/bulk", nothing).status_code == 409
     cancel = {"reason": "never mind", "action": "cancel", "filter": "status:waiting"}
-    assert site.post(f"/jobs/{job}/bulk", cancel).status_code == 303
+    answer = site.post(f"/jobs/{job}/bulk", cancel)
+    assert f"{failed} queries were cancelled" in site.get(answer.headers["location"]).text
     assert status(site, job).cancelled == failed
+    assert [(what, why) for what, _, why in audited(site)] == [
+        ("job.bulk_retry", "once more"),
+        ("job.bulk_retry.done", f"{failed} changed"),
+        ("job.bulk_cancel", "never mind"),
+        ("job.bulk_cancel.done", f"{failed} changed"),
+    ]
+    assert site.get(f"/jobs/{job}/bulk").text.count("/bulk/") == 2
 
 
 def test_queues_and_workers(site: Site):
@@ -220,6 +228,7 @@ def test_a_broker_that_is_away_is_unknown_and_never_zero(site: Site):
 
 
 MATRIX = [page for page in PAGES if page.role is not None]
+PARTS = {"action_id": 1, "query_id": 1, "call_id": 1, "stage": "caption", "number": 0, "sha256": "0" * 64}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -228,7 +237,9 @@ def test_each_role_sees_and_does_what_is_its_own(role: str, site: Site):
     site.login(role)
     for page in MATRIX:
         assert page.role is not None
-        path = page.path.format(job_id=job, query_id=1, call_id=1, stage="caption", number=0, sha256="0" * 64)
+        path = page.path.format(
+            job_id=job, action_id=1, query_id=1, call_id=1, stage="caption", number=0, sha256="0" * 64
+        )
         answer = site.get(path) if page.method == "GET" else site.post(path)
         allowed = ROLES.index(role) >= ROLES.index(page.role)
         assert (answer.status_code == 403) is not allowed, (path, answer.status_code)
@@ -239,7 +250,9 @@ def test_nobody_sees_anything_without_a_session(site: Site):
     job = running_job(site)
     site.key()
     for page in MATRIX:
-        path = page.path.format(job_id=job, query_id=1, call_id=1, stage="caption", number=0, sha256="0" * 64)
+        path = page.path.format(
+            job_id=job, action_id=1, query_id=1, call_id=1, stage="caption", number=0, sha256="0" * 64
+        )
         answer = site.http.request(page.method, path, headers=SAME_ORIGIN, follow_redirects=False)
         assert answer.status_code == 303
         assert "/login" in answer.headers["location"]
@@ -289,7 +302,7 @@ def test_read_only_changes_nothing_for_anybody(site: Site):
     closed = site_over(site.db, site.objects, site.settings.model_copy(update={"read_only": True}))
     for page in PAGES:
         if page.method == "POST" and page.role is not None:
-            path = page.path.format(job_id=job)
+            path = page.path.format(job_id=job, action_id=1)
             answer = closed.post(path, {"reason": "x"})
             assert answer.status_code == 403
             assert "read-only" in answer.text

@@ -40,6 +40,7 @@ def address(page: Page, filled: Gallery) -> str:
         "number": 0,
         "sha256": row.body["images"][0],
         "model": "scenes",
+        "action_id": filled.action,
     }
     return page.path.format(**parts)
 
