@@ -7,7 +7,7 @@ from typing import NamedTuple
 from reasoning import keys, seeds
 from reasoning.policy import Judge, Policy
 from reasoning.records import Call, CallKind, CallSpec, CallStatus, Ref, Showing
-from reasoning.rows import ROUND, Draw, Rows
+from reasoning.rows import Draw, Rows
 from reasoning.stages import Stage
 
 AGREED = "agreed"
@@ -46,7 +46,7 @@ def rule_strict(
     rows: Rows, stage: str, path: tuple[Ref, ...], first: Draw, second: Draw
 ) -> Ruling | tuple[CallSpec, ...]:
     """Settle a pair with swap check, capped retries and explicit ties; calls to insert (or wait for) otherwise."""
-    key = keys.compare_key(stage, ROUND, first.index, second.index)
+    key = keys.compare_key(stage, rows.round, first.index, second.index)
     shown: dict[tuple[int, ...], Showing] = {}
     orders = 2 if rows.policy.swap_check else 1
     failed = False
@@ -55,7 +55,7 @@ def rule_strict(
         call = rows.calls.get(name)
         if call is None:
             pair = (first.ref, second.ref)
-            spec = CallSpec(name, CallKind.COMPARE, stage, ROUND, path, (), attempt, pair, rows.policy.swap_check)
+            spec = CallSpec(name, CallKind.COMPARE, stage, rows.round, path, (), attempt, pair, rows.policy.swap_check)
             return (spec,)
         if not call.ended:
             return ()
@@ -80,19 +80,19 @@ def rule_published(
     failed = False
     if stage == Stage.REASONING:
         for checked, other in ((first, second), (second, first)):
-            name = keys.check_key(stage, ROUND, first.index, second.index, checked.index)
+            name = keys.check_key(stage, rows.round, first.index, second.index, checked.index)
             call = rows.calls.get(name)
             if call is None:
-                return (CallSpec(name, CallKind.CHECK, stage, ROUND, path, candidates=(checked.ref,)),)
+                return (CallSpec(name, CallKind.CHECK, stage, rows.round, path, candidates=(checked.ref,)),)
             if not call.ended:
                 return ()
             failed = failed or call.status is not CallStatus.DONE
             if any(showing.parse == "ok" and showing.choice is None for showing in _showings(call)):
                 return Ruling(other.index, CHECK, failed=failed)
-    name = keys.compare_key(stage, ROUND, first.index, second.index)
+    name = keys.compare_key(stage, rows.round, first.index, second.index)
     call = rows.calls.get(name)
     if call is None:
-        return (CallSpec(name, CallKind.COMPARE, stage, ROUND, path, candidates=(first.ref, second.ref)),)
+        return (CallSpec(name, CallKind.COMPARE, stage, rows.round, path, candidates=(first.ref, second.ref)),)
     if not call.ended:
         return ()
     failed = failed or call.status is not CallStatus.DONE
@@ -111,7 +111,7 @@ def _weigh(rows: Rows, stage: str, first: int, second: int, shown: list[Showing]
         return Ruling(choices[0], how, margin, agreed, failed)
     if margin:
         return Ruling(first if margin > 0 else second, MARGIN, margin, agreed, failed)
-    seed = seeds.tie_break(rows.policy.seed, rows.query.custom_id, stage, ROUND, first, second)
+    seed = seeds.tie_break(rows.policy.seed, rows.query.custom_id, stage, rows.round, first, second)
     return Ruling(second if seed & 1 else first, SEED, margin, agreed, failed)
 
 

@@ -10,9 +10,6 @@ from reasoning import grammar, keys
 from reasoning.policy import Policy
 from reasoning.records import Call, CallError, CallKind, CallSpec, CallStatus, Candidate, Query, Ref
 
-ROUND = 0
-"""Rounds count returns to a stage; the strategies so far never return."""
-
 
 class Rows(NamedTuple):
     """Calls by key under their policy and query. `width` is the number of candidates per stage."""
@@ -24,6 +21,8 @@ class Rows(NamedTuple):
     retries: int
     """Draws of an incomplete candidate after the first."""
     idle: bool = False
+    round: int = 0
+    """Of the stage being read: counts the returns to it. The strategies so far never return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Drawn:
 
 def draw(rows: Rows, stage: str, path: tuple[Ref, ...]) -> Drawn:
     """Read the generate calls of `stage` after `path`, and say which are missing."""
-    names = keys.generate_keys(stage, ROUND, rows.width)
+    names = keys.generate_keys(stage, rows.round, rows.width)
     together = rows.calls.get(names.together)
     drawn = Drawn()
     missing: list[int] = []
@@ -124,8 +123,8 @@ def _first_draw(
     apart = fan_out == "apart" or (fan_out == "auto" and rows.idle)
     # A stage begun one call each goes on so: the two shapes never mix.
     if len(missing) == rows.width and not apart:
-        return [CallSpec(names.together, CallKind.GENERATE, stage, ROUND, path, tuple(missing))]
-    return [CallSpec(names.apart[index], CallKind.GENERATE, stage, ROUND, path, (index,)) for index in missing]
+        return [CallSpec(names.together, CallKind.GENERATE, stage, rows.round, path, tuple(missing))]
+    return [CallSpec(names.apart[index], CallKind.GENERATE, stage, rows.round, path, (index,)) for index in missing]
 
 
 def _redraw(spec: CallSpec, key: str, index: int, attempt: int) -> CallSpec:

@@ -8,7 +8,7 @@ from reasoning import judging, seeds
 from reasoning.judging import Ruling
 from reasoning.policy import Mode, Policy
 from reasoning.records import CallSpec, Ref
-from reasoning.rows import ROUND, Draw, Rows, merged
+from reasoning.rows import Draw, Rows, merged
 from reasoning.tournament import Contest, bracket, knockout
 
 
@@ -87,7 +87,7 @@ class Published:
             return None
 
         def noise(count: int) -> int:
-            return seeds.pairing(rows.policy.seed, rows.query.custom_id, stage, ROUND, count)
+            return seeds.pairing(rows.policy.seed, rows.query.custom_id, stage, rows.round, count)
 
         return Selection(knockout(list(by_index), rule, noise), rulings, new)
 

@@ -22,7 +22,7 @@ from reasoning.decisions import (
 )
 from reasoning.policy import Policy
 from reasoning.records import Call, CallError, CallStatus, Query, Ref
-from reasoning.rows import ROUND, Draw, Drawn, Rows, draw
+from reasoning.rows import Draw, Drawn, Rows, draw
 from reasoning.strategies.limits import best_so_far
 from reasoning.strategies.modes import MODES, SearchMode, Selection
 
@@ -40,6 +40,7 @@ class Step(NamedTuple):
     selection: Selection | None
     """None while candidates are still drawn, or when there are none to choose from."""
     winner: Draw | None
+    round: int = 0
 
     @property
     def flaw(self) -> str | None:
@@ -103,14 +104,14 @@ def take_step(rows: Rows, mode: SearchMode, stage: str, path: tuple[Ref, ...]) -
     """Read one stage: its candidates, those that compete, and the choice among them."""
     drawn = draw(rows, stage, path)
     if drawn.new or drawn.waiting:
-        return Step(stage, path, drawn, [], None, None)
+        return Step(stage, path, drawn, [], None, None, rows.round)
     field = mode.field(drawn.draws)
     if not field:
-        return Step(stage, path, drawn, field, None, None)
+        return Step(stage, path, drawn, field, None, None, rows.round)
     selection = mode.select(rows, stage, path, field)
     champion = selection.contest.champion
     winner = next((item for item in field if item.index == champion), None)
-    return Step(stage, path, drawn, field, selection, winner)
+    return Step(stage, path, drawn, field, selection, winner, rows.round)
 
 
 def _resume(rows: Rows, steps: Steps) -> tuple[int, tuple[Ref, ...]]:
@@ -119,7 +120,7 @@ def _resume(rows: Rows, steps: Steps) -> tuple[int, tuple[Ref, ...]]:
     Outcomes are written once, so the path in its rows is what the earlier steps would yield again.
     """
     for place in range(len(steps) - 1, 0, -1):
-        names = keys.generate_keys(steps[place], ROUND, rows.width)
+        names = keys.generate_keys(steps[place], rows.round, rows.width)
         for name in (names.together, *names.apart):
             call = rows.calls.get(name)
             if call is not None:

@@ -10,9 +10,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reasoning.plan import Answer, plan
+from reasoning import keys
+from reasoning.plan import Answer, Next, plan
 from reasoning.policy import Policy
-from reasoning.records import Call, CallKind, CallStatus, Usage
+from reasoning.records import Call, CallKind, CallSpec, CallStatus, Ref, Usage
 from reasoning.trace import build_trace
 from reasoning.usage import spent
 
@@ -112,3 +113,78 @@ def test_tokens_of_a_call_that_failed_half_way_are_discarded(lab: Any) -> None:
     _, rows = lab.world().run(Policy(candidates=1))
     lost = Call(rows[0].spec, CallStatus.FAILED, usage=Usage(generated_tokens=9))
     assert (spent([lost], ()).kept, spent([lost], ()).discarded) == (0, 9)
+
+
+def beginning(stage: str, round_: int, width: int, path: tuple[Ref, ...]) -> CallSpec:
+    """The call that draws a stage, as a strategy that goes back to it would plan it."""
+    key = keys.generate_keys(stage, round_, width).together
+    return CallSpec(key, CallKind.GENERATE, stage, round_, path, tuple(range(width)))
+
+
+def meeting(begun: CallSpec, first: int, second: int) -> CallSpec:
+    """The comparison of two of its candidates."""
+    pair = (Ref(begun.key, first), Ref(begun.key, second))
+    key = keys.compare_key(begun.stage, begun.round, first, second)
+    return CallSpec(key, CallKind.COMPARE, begun.stage, begun.round, begun.path, candidates=pair, swap=True)
+
+
+def fates(document: dict[str, Any]) -> dict[tuple[str, int], list[str]]:
+    return {
+        (stage["stage"], stage["round"]): [entry["status"] for entry in stage["candidates"]]
+        for stage in document["stages"]
+    }
+
+
+def went_back(lab: Any) -> tuple[Policy, list[Call], list[Call]]:
+    """A search that came to REASONING and went back to CAPTION: the rows before, and those that followed."""
+    policy, world = Policy(candidates=2, retries=0), lab.world()
+    before = [row for row in world.run(policy)[1] if row.spec.stage != "conclusion"]
+    summary = Ref(keys.generate_keys("summary", 0, 2).together, 0)
+    caption = beginning("caption", 1, 3, (summary,))
+    reasoning = beginning("reasoning", 1, 2, (summary, Ref(caption.key, 0)))
+    conclusion = beginning("conclusion", 0, 2, (*reasoning.path, Ref(reasoning.key, 0)))
+    after = (
+        *(caption, meeting(caption, 0, 1), meeting(caption, 0, 2), reasoning, meeting(reasoning, 0, 1)),
+        *(conclusion, meeting(conclusion, 0, 1)),
+    )
+    return policy, before, [world.outcome(spec) for spec in after]
+
+
+def test_what_was_kept_on_a_way_that_was_left_is_retraced(lab: Any) -> None:
+    policy, before, after = went_back(lab)
+    path = (*after[5].spec.path, Ref(after[5].spec.key, 0))
+    document = build_trace(policy, lab.query, [*before, *after], Answer("the answer", path))
+    assert fates(document) == {
+        ("summary", 0): ["kept", "pruned"],
+        ("caption", 0): ["retraced", "pruned"],
+        ("reasoning", 0): ["retraced", "pruned"],
+        ("conclusion", 0): ["kept", "pruned"],
+        ("caption", 1): ["kept", "pruned", "pruned"],
+        ("reasoning", 1): ["kept", "pruned"],
+    }
+    left = [entry for stage in document["stages"] for entry in stage["candidates"] if entry["status"] == "retraced"]
+    assert {entry["reason"] for entry in left} == {"kept until the search went back to caption"}
+    again = next(stage for stage in document["stages"] if (stage["stage"], stage["round"]) == ("caption", 1))
+    assert [verdict["pair"] for verdict in again["verdicts"]] == [[0, 1], [2, 0]]
+    assert all(verdict["calls"] for stage in document["stages"] for verdict in stage["verdicts"])
+    usage = document["usage"]
+    assert usage["kept"] + usage["discarded"] + usage["judged"] == usage["total"]["generated_tokens"]
+
+
+def test_a_way_is_left_the_moment_an_earlier_stage_begins_anew(lab: Any) -> None:
+    policy, before, after = went_back(lab)
+    running = [*before, replace(after[0], status=CallStatus.LEASED, candidates=())]
+    found = fates(build_trace(policy, lab.query, running, Next()))
+    assert found["summary", 0] == ["kept", "pruned"]
+    assert found["caption", 0][0] == found["reasoning", 0][0] == "retraced"
+    assert found["caption", 1] == ["open", "open", "open"]
+
+
+def test_a_candidate_that_was_gone_back_to_is_kept(lab: Any) -> None:
+    """A strategy may find that what it had at first was better."""
+    policy, before, after = went_back(lab)
+    first = next(row for row in before if row.spec.stage == "reasoning")
+    path = (*first.spec.path, Ref(first.spec.key, 0))
+    found = fates(build_trace(policy, lab.query, [*before, *after], Answer("the answer", path)))
+    assert found["caption", 0] == found["reasoning", 0] == ["kept", "pruned"]
+    assert [found[stage][0] for stage in (("caption", 1), ("reasoning", 1), ("conclusion", 0))] == ["retraced"] * 3
