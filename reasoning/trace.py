@@ -8,7 +8,7 @@ of a stage is an entry of its own. What was kept on a way that was left so is `r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,8 +79,7 @@ def build_trace(
     if decision is None:
         decision = plan(policy, query, calls)
     by_key = {call.spec.key: call for call in sorted(calls, key=lambda call: call.spec.key)}
-    steps = [*strategy_named(policy.strategy).steps(policy, query, calls)]
-    steps += _other_rounds(policy, query, by_key, {(step.stage, step.round) for step in steps})
+    steps = _steps(policy, query, calls, by_key)
     seen = _seen(decision, steps, by_key)
     return {
         "custom_id": query.custom_id,
@@ -95,17 +94,34 @@ def build_trace(
     }
 
 
-def _other_rounds(
-    policy: Policy, query: Query, calls: Mapping[str, Call], known: Iterable[tuple[str, int]]
-) -> Iterator[Step]:
-    """Rounds that stand in the rows and that the strategy did not tell of, by round and stage."""
+def _steps(policy: Policy, query: Query, calls: Sequence[Call], by_key: Mapping[str, Call]) -> list[Step]:
+    """What the strategy tells, then the rounds that it does not tell of, each on the path of its own calls."""
+    begun = _begun(by_key)
+    steps = [*strategy_named(policy.strategy).steps(policy, query, calls)]
+    steps += _other_rounds(policy, query, by_key, begun, {(step.round, step.stage) for step in steps})
+    paths = {key: specs[0].path for key, specs in begun.items()}
+    return [step._replace(path=paths.get((step.round, step.stage), step.path)) for step in steps]
+
+
+Begun = Mapping[tuple[int, str], Sequence[CallSpec]]
+"""The calls that draw candidates, by round and stage."""
+
+
+def _begun(calls: Mapping[str, Call]) -> Begun:
     begun: dict[tuple[int, str], list[CallSpec]] = {}
     for call in calls.values():
         if call.spec.kind is CallKind.GENERATE and call.status is not CallStatus.CANCELLED:
             begun.setdefault((call.spec.round, call.spec.stage), []).append(call.spec)
+    return begun
+
+
+def _other_rounds(
+    policy: Policy, query: Query, calls: Mapping[str, Call], begun: Begun, known: Collection[tuple[int, str]]
+) -> Iterator[Step]:
+    """Rounds that stand in the rows and that the strategy did not tell of, by round and stage."""
     mode = MODES[policy.mode]
     for round_, stage in sorted(begun, key=lambda each: (each[0], _ORDER.get(each[1], 0))):
-        if round_ and (stage, round_) not in known:
+        if (round_, stage) not in known:
             specs = begun[round_, stage]
             width = 1 + max(index for spec in specs for index in spec.indices)
             rows = Rows(policy, query, calls, width, mode.retries(policy), round=round_)

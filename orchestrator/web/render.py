@@ -14,7 +14,7 @@ from markupsafe import Markup
 from orchestrator import labels
 from orchestrator.web import numbers
 from orchestrator.web.assets import Assets
-from orchestrator.web.flaws import told
+from orchestrator.web.flaws import told, unusable
 from orchestrator.web.text import short, shown, visible
 
 
@@ -57,6 +57,7 @@ class Templates:
             moment=numbers.moment,
             document=_document,
             flaw=told,
+            unusable=unusable,
             labels=labels.shown,
             words=lambda text: str(text).replace("_", " "),
         )

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from orchestrator.web import bracket, marks, verdicts
+from orchestrator.web import bracket, marks, tree, verdicts
 from orchestrator.web.bracket import Bracket
 from orchestrator.web.diff import Run
 from orchestrator.web.verdicts import VerdictView
 from reasoning import grammar
 from reasoning.records import WHOLE
-from reasoning.stages import Stage
+from reasoning.stages import STAGES, Stage
 
 FIRST_SIGHT = 420
 """Characters of a candidate that a card shows before it is opened."""
@@ -23,8 +23,11 @@ MANY_CARDS = 64
 """With more candidates on a page, cards show the beginning of their text alone."""
 MANY_MATCHES = 24
 """With more matches in a stage, only the telling ones are listed; each has its own page."""
-WORTH = {"kept": 0, "open": 1, "pruned": 2, "duplicate": 3, "failed": 4}
+WORTH = {"kept": 0, "retraced": 1, "open": 2, "pruned": 3, "duplicate": 4, "failed": 5}
 """Order of the cards of a stage: the kept one on top, so that the kept path is a straight line."""
+PLAYED = ("kept", "retraced", "pruned", "open")
+"""Those that may have met others before the judge."""
+ORDER = {stage.value: place for place, stage in enumerate(STAGES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Card:
     index: int
     attempt: int
     status: str
-    """kept, pruned, duplicate, failed or open."""
+    """kept, retraced, pruned, duplicate, failed or open."""
     reason: str | None
     text: str
     """Inner text where there is one, else as generated; a whole answer with its tags."""
@@ -59,9 +62,13 @@ class Card:
 
 @dataclass(frozen=True)
 class StageView:
-    """One column: the candidates of a stage, the matches between them, and the sentence that sums it up."""
+    """A round of a stage: its candidates, the matches between them, and the sentence that sums it up."""
 
     name: str
+    round: int
+    """How often the search had returned to the stage before."""
+    parent: tree.Ref | None
+    """The candidate that all of these continue; None in the first stage."""
     cards: list[Card]
     verdicts: list[VerdictView]
     winner: int | None
@@ -70,6 +77,11 @@ class StageView:
     tokens: int
     seconds: float | None
     """From the first start to the last end of its calls; None where times are not kept."""
+
+    @property
+    def key(self) -> str:
+        """Names it in addresses: the stage, and the round from the second on."""
+        return f"{self.name}-r{self.round}" if self.round else self.name
 
     @property
     def kept(self) -> Card | None:
@@ -131,7 +143,7 @@ class Section:
     anchor: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Thought:
     """The whole search."""
 
@@ -144,11 +156,11 @@ class Thought:
     def sections(self) -> list[Section]:
         """What led to the answer, as a document: the kept texts, the conclusion left out."""
         found = []
-        for stage in self.stages:
+        for stage in sorted(self.stages, key=lambda each: ORDER.get(each.name, 0)):
             if stage.kept is None:
                 continue
             parts = _parts(stage.kept.raw) if stage.name == WHOLE else {stage.name: stage.kept.text}
-            anchor = f"{stage.name}-{stage.kept.index}"
+            anchor = f"{stage.key}-{stage.kept.index}"
             found += [Section(name, text, anchor) for name, text in parts.items() if name != Stage.CONCLUSION and text]
         return found
 
@@ -173,8 +185,22 @@ class Thought:
         ]
         return min(known, key=lambda pair: pair[0])[1] if known else None
 
-    def stage(self, name: str) -> StageView | None:
-        return next((stage for stage in self.stages if stage.name == name), None)
+    @cached_property
+    def columns(self) -> list[list[StageView]]:
+        """Stage by stage, the newest round of each first."""
+        by_name: dict[str, list[StageView]] = {}
+        for stage in self.stages:
+            by_name.setdefault(stage.name, []).append(stage)
+        ordered = sorted(by_name.items(), key=lambda item: ORDER.get(item[0], 0))
+        return [sorted(rounds, key=lambda stage: -stage.round) for _, rounds in ordered]
+
+    @cached_property
+    def tree(self) -> list[tree.Branch]:
+        """The same by what continued what."""
+        return tree.grow(self.stages)
+
+    def stage(self, key: str) -> StageView | None:
+        return next((stage for stage in self.stages if stage.key == key), None)
 
 
 def view(trace: Mapping[str, Any], calls: Sequence[Any] = ()) -> Thought:
@@ -190,11 +216,14 @@ def view(trace: Mapping[str, Any], calls: Sequence[Any] = ()) -> Thought:
 def _stage(stage: Mapping[str, Any], calls: Sequence[Any]) -> StageView:
     matches = [verdicts.view(number, verdict) for number, verdict in enumerate(stage["verdicts"])]
     cards = _marked([_card(candidate, matches, stage["stage"]) for candidate in stage["candidates"]])
-    own = [call for call in calls if call.stage == stage["stage"]]
+    round_ = stage.get("round", 0)  # traces that were folded before rounds were told are of one round
+    own = [call for call in calls if (call.stage, call.round) == (stage["stage"], round_)]
     starts = [call.started_at for call in own if call.started_at is not None]
     ends = [call.ended_at for call in own if call.ended_at is not None]
     return StageView(
         name=stage["stage"],
+        round=round_,
+        parent=(stage["path"][-1][0], stage["path"][-1][1]) if stage["path"] else None,
         cards=sorted(cards, key=lambda card: (WORTH.get(card.status, 9), card.index, card.attempt)),
         verdicts=matches,
         winner=stage["winner"],
@@ -213,7 +242,7 @@ def _parts(text: str) -> dict[str, str]:
 def _card(candidate: Mapping[str, Any], matches: Sequence[VerdictView], stage: str) -> Card:
     raw = candidate.get("text", "")
     met = [match for match in matches if candidate["index"] in match.pair] if raw else []
-    played = candidate["status"] in ("kept", "pruned", "open")
+    played = candidate["status"] in PLAYED
     return Card(
         index=candidate["index"],
         attempt=candidate["attempt"],
@@ -235,7 +264,7 @@ def _marked(cards: list[Card]) -> list[Card]:
 
     Each is held against the kept one, and that one against the last that it beat.
     """
-    kept = next((card for card in cards if card.status == "kept" and card.raw), None)
+    kept = next((card for card in cards if card.status in ("kept", "retraced") and card.raw), None)
     if kept is None or len(cards) > MANY_CARDS:
         return cards
     beaten = [match.loser for match in kept.matches if match.winner == kept.index]
@@ -244,7 +273,7 @@ def _marked(cards: list[Card]) -> list[Card]:
 
 
 def _held(card: Card, against: Card | None) -> Card:
-    if against is None or card.status not in ("kept", "pruned", "open") or not card.raw:
+    if against is None or card.status not in PLAYED or not card.raw:
         return card
     return replace(card, runs=marks.marked(card.text[:FIRST_SIGHT], against.text[:FIRST_SIGHT]))
 

@@ -10,7 +10,7 @@ from orchestrator.cli.terminal.safe import one_line
 TEXT_WIDTH = 100
 """Characters shown of a candidate; `--json` has all of it."""
 
-_MARKS = {"kept": "*", "pruned": "-", "duplicate": "=", "failed": "!", "open": "?"}
+_MARKS = {"kept": "*", "retraced": "<", "pruned": "-", "duplicate": "=", "failed": "!", "open": "?"}
 
 
 def trace_lines(found: Mapping[str, Any]) -> Iterator[str]:
@@ -28,7 +28,8 @@ def trace_lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _stage_lines(stage: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     flaw = "" if stage["flaw"] is None else f"  ({stage['flaw']})"
-    yield f"{stage['stage'].upper()}{flaw}"
+    again = f", round {stage['round'] + 1}" if stage.get("round") else ""
+    yield f"{stage['stage'].upper()}{again}{flaw}"
     for candidate in stage["candidates"]:
         mark = _MARKS.get(candidate["status"], "?")
         text = one_line(candidate.get("inner") or candidate.get("text") or "", TEXT_WIDTH)

@@ -28,23 +28,24 @@ const later = () => {
   if (!live || live.dataset.live !== "on" || !seconds()) return;
   timer = setTimeout(refresh, 1000 * Math.min(seconds() * 2 ** failures, Math.max(MAX_PAUSE, seconds())));
 };
-const opened = new Set();
+const folds = new Map();
 const refresh = () => {
   if (document.hidden || busy()) { later(); return; }
-  opened.clear();
-  document.querySelectorAll("#live details[open]").forEach((item, at) => opened.add(path(item) || at));
+  folds.clear();
+  document.querySelectorAll("#live details").forEach((item) => folds.set(path(item), item.open));
   window.htmx.ajax("GET", location.pathname + location.search, {
     target: "#live", select: "#live", swap: "morph:outerHTML", source: "#live",
     selectOOB: document.getElementById("live-rows") ? "#live-rows" : undefined,
   });
 };
 const path = (item) => {
+  if (item.id) return item.id;
   const summary = item.querySelector("summary");
   const anchor = item.closest("[id]");
   return `${anchor ? anchor.id : ""}/${summary ? summary.textContent.trim().slice(0, 80) : ""}`;
 };
 document.addEventListener("htmx:afterSwap", () => {
-  document.querySelectorAll("#live details").forEach((item) => { if (opened.has(path(item))) item.open = true; });
+  document.querySelectorAll("#live details").forEach((item) => { item.open = folds.get(path(item)) ?? item.open; });
   failures = 0;
   if (stale) stale.textContent = "";
   localTimes();
