@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from orchestrator import bulk
 from orchestrator.api.errors import NotFound
@@ -16,6 +16,7 @@ from orchestrator.traces import decided, read_part
 from orchestrator.web import thinking, timeline
 from orchestrator.web.jobs import job_of, turn
 from orchestrator.web.pages import Ask
+from orchestrator.web.text import safe_utf8
 from reasoning.errors import BadInput
 from reasoning.policy import Policy
 from reasoning.trace import build_trace
@@ -24,6 +25,8 @@ from storage.queries import to_record
 from storage.search import Terms, query_terms
 
 PAGE = 100
+PIECE = 64 * 1024
+"""Characters of the raw document that are sent at once."""
 
 
 def query_list(ask: Ask) -> Response:
@@ -106,7 +109,20 @@ def query_raw(ask: Ask) -> Response:
         "content-disposition": f'attachment; filename="query-{row.id}.json"',
         "x-content-type-options": "nosniff",
     }
-    return Response(orjson.dumps(trace, option=orjson.OPT_INDENT_2), headers=headers, media_type="application/json")
+    return StreamingResponse(_written(trace), headers=headers, media_type="application/json")
+
+
+def _written(document: Mapping[str, Any]) -> Iterator[bytes]:
+    """The document as indented JSON, piece by piece: its text never stands in memory as a whole."""
+    piece: list[str] = []
+    size = 0
+    for token in json.JSONEncoder(indent=2, ensure_ascii=False, allow_nan=False).iterencode(document):
+        piece.append(token)
+        size += len(token)
+        if size >= PIECE:
+            yield safe_utf8("".join(piece))
+            piece, size = [], 0
+    yield safe_utf8("".join(piece))
 
 
 def query_of(ask: Ask, conn: Connection) -> Any:

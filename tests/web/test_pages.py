@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -227,6 +228,16 @@ def test_many_long_candidates_still_make_a_page(filled: Gallery):
     assert len(answer.content) < 3 * HTML_BYTES
     assert "from the first</a>" in answer.text
     check_html(answer.text)
+
+
+def test_a_raw_trace_is_sent_in_pieces(filled: Gallery):
+    from orchestrator.web.queries import PIECE, _written
+
+    found = {"text": "\u202e é \ud800", "stages": [{"text": "x" * (PIECE // 2), "margin": 0.25, "none": None}] * 7}
+    pieces = list(_written(found))
+    assert max(map(len, pieces)) < 2 * PIECE
+    assert len(pieces) == 4
+    assert json.loads(b"".join(pieces)) == {**found, "text": "\u202e é ?"}
 
 
 def test_folded_calls_still_show_the_tree(filled: Gallery):
