@@ -78,6 +78,12 @@ def live_slots(conn: Connection, now: float, late_s: float) -> dict[str, int]:
     return {model: int(slots) for model, slots in conn.execute(statement)}
 
 
+def serving(conn: Connection, now: float, silent_s: float) -> list[str]:
+    """Models with a worker that did not stop and was heard of in the last `silent_s` seconds."""
+    heard = (_WORKERS.c.state != "stopped", _WORKERS.c.beat_at >= now - silent_s)
+    return list(conn.scalars(select(_WORKERS.c.model).where(*heard).distinct()))
+
+
 def revision(conn: Connection, model: str) -> str | None:
     """The revision of a model as the newest worker that served it told; None when no worker ever did."""
     statement = select(_WORKERS.c.engine).where(_WORKERS.c.model == model).order_by(_WORKERS.c.beat_at.desc()).limit(1)

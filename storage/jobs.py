@@ -8,11 +8,16 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select, update
 
-from storage.tables import Job, JobCounters, QueueControl
+from storage.tables import Job, JobCounters, Query, QueueControl
 
 _JOBS = Job.__table__
 _COUNTERS = JobCounters.__table__
 _CONTROLS = QueueControl.__table__
+_QUERIES = Query.__table__
+
+LATELY_S = 300.0
+LATELY_ROWS = 2_000
+"""Ended queries that the pace of a model is read from: of the last minutes, and at most so many."""
 
 USAGE_COLUMNS = (
     "candidates",
@@ -114,6 +119,29 @@ def loads(conn: Connection) -> list[JobLoad]:
         )
         for row in conn.execute(statement)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A query that ended."""
+
+    job_id: str
+    at: float
+    tokens: float
+    """Generated for it, at least one."""
+
+
+def ends_lately(conn: Connection, model: str, now: float) -> list[End]:
+    """What ended of a model in the last minutes, newest first, bounded."""
+    tokens = func.coalesce(_QUERIES.c.usage["generated_tokens"].as_integer(), 0)
+    statement = (
+        select(_QUERIES.c.job_id, _QUERIES.c.ended_at, tokens)
+        .join(_JOBS, _JOBS.c.id == _QUERIES.c.job_id)
+        .where(_QUERIES.c.ended_at > now - LATELY_S, _JOBS.c.model == model, _QUERIES.c.status != "cancelled")
+        .order_by(_QUERIES.c.ended_at.desc())
+        .limit(LATELY_ROWS)
+    )
+    return [End(job_id, at, max(1.0, float(spent))) for job_id, at, spent in conn.execute(statement)]
 
 
 def paused_models(conn: Connection) -> set[str]:

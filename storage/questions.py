@@ -21,8 +21,6 @@ COUNTED = 2_000
 """Totals are exact up to here; beyond, pages say so."""
 NEIGHBOUR_IDS = 600
 """Calls with ids this close to a query's own may have run beside them."""
-RATE_WINDOW_S = 300.0
-RATE_ROWS = 2_000
 
 LISTED: tuple[Any, ...] = (
     *(_QUERIES.c.id, _QUERIES.c.job_id, _QUERIES.c.line, _QUERIES.c.custom_id, _QUERIES.c.status, _QUERIES.c.stage),
@@ -115,17 +113,6 @@ def stages(conn: Connection, job_id: str) -> dict[str, int]:
     where = (_QUERIES.c.job_id == job_id, _QUERIES.c.status == "running")
     statement = select(_QUERIES.c.stage, func.count()).where(*where).group_by(_QUERIES.c.stage)
     return {row[0] or "": row[1] for row in conn.execute(statement)}
-
-
-def ended_lately(conn: Connection, job_id: str, now: float) -> list[float]:
-    """When queries of a job ended in the last minutes, newest first, bounded."""
-    statement = (
-        select(_QUERIES.c.ended_at)
-        .where(_QUERIES.c.ended_at > now - RATE_WINDOW_S, _QUERIES.c.job_id == job_id)
-        .order_by(_QUERIES.c.ended_at.desc())
-        .limit(RATE_ROWS)
-    )
-    return list(conn.scalars(statement))
 
 
 def at_lines(conn: Connection, job_id: str, lines: Sequence[int]) -> Sequence[Row[Any]]:

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from orchestrator.actions import refuse_removed
 from orchestrator.api.access import Operator, record
 from orchestrator.api.bodies import JsonRoute
-from orchestrator.api.documents import job_document
-from orchestrator.api.jobs import job_or_404
+from orchestrator.api.jobs import job_or_404, shown
 from orchestrator.api.paging import DryRun
 from orchestrator.api.services import Use
 from orchestrator.api.submissions import plan
@@ -51,7 +50,7 @@ def clone(job_id: str, changes: Changes, use: Use, caller: Operator, dry_run: Dr
     with use.db.write() as conn:
         made = submit(conn, request, use.settings, now, new_id)
         record(conn, caller, now, "job.clone", made, f"of {job_id}")
-    return job_document(job_or_404(use, caller, made), now)
+    return shown(use, caller, made)
 
 
 def _request(job: Any, changes: Changes, caller: Caller) -> JobRequest:

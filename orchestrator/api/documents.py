@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from orchestrator.forecast import Forecast
+
 QUERY_STATES = ("waiting", "running", "done", "degraded", "failed", "cancelled", "expired")
 ENDED_JOBS = ("completed", "failed", "cancelled", "expired")
-
-ETA_MIN_ENDED = 5
-"""Queries that must have ended before their pace is taken for the pace of the rest."""
 
 LATE_BEATS = 3
 LOST_BEATS = 12
@@ -28,8 +27,8 @@ def page(data: Iterable[Mapping[str, Any]], *, limit: int, cursor: str = "id") -
     return {"object": "list", "data": shown, "has_more": has_more, "next": following}
 
 
-def job_document(row: Any, now: float) -> dict[str, Any]:
-    """A job row joined with its counters."""
+def job_document(row: Any, eta: Forecast) -> dict[str, Any]:
+    """A job row joined with its counters, and when it may end."""
     ended_queries = row.done + row.degraded + row.failed + row.cancelled + row.expired
     return {
         "id": row.id,
@@ -47,7 +46,8 @@ def job_document(row: Any, now: float) -> dict[str, Any]:
         "counts": {"total": row.total, **{state: getattr(row, state) for state in QUERY_STATES}},
         "usage": _usage(row),
         "progress": _progress(ended_queries, row),
-        "eta_s": _eta_s(ended_queries, row, now),
+        "eta_s": eta.likely_s,
+        "eta_ground": eta.ground,
         "errors": row.errors or [],
         "error_count": row.error_count,
         "metadata": row.attributes or {},
@@ -156,12 +156,3 @@ def _progress(ended: int, row: Any) -> float | None:
     if row.status == "validating" or row.total == 0:
         return None
     return float(ended * 1000 // row.total) / 1000
-
-
-def _eta_s(ended: int, row: Any, now: float) -> float | None:
-    """Seconds until the last query ends at the pace so far; None when nothing honest can be said."""
-    left = row.waiting + row.running
-    if row.status != "running" or row.paused_at is not None or row.started_at is None or ended < ETA_MIN_ENDED:
-        return None
-    elapsed = float(now - row.started_at)
-    return round(elapsed / ended * left, 1) if elapsed > 0 else None

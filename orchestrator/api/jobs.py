@@ -55,19 +55,19 @@ def list_jobs(
     filter: Filter = "",  # noqa: A002 - the parameter's name
 ) -> dict[str, Any]:
     """Jobs of the project, newest first."""
-    now = use.now()
     terms = job_terms(filter)
     with use.db.read() as conn:
         rows = reads.jobs_page(
             conn, caller.project_id, terms, limit=limit, after=after, status=status, name=name, model=model
         )
-    return page((job_document(row, now) for row in rows), limit=limit)
+        etas = use.forecasts(conn, rows)
+    return page((job_document(row, etas[row.id]) for row in rows), limit=limit)
 
 
 @router.get("/{job_id}")
 def show_job(job_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
     """One job with its counts and usage."""
-    return job_document(job_or_404(use, caller, job_id), use.now())
+    return shown(use, caller, job_id)
 
 
 @router.post("/{job_id}/cancel")
@@ -126,6 +126,13 @@ def job_or_404(use: Services, caller: Caller, job_id: str) -> Any:
     return row
 
 
+def shown(use: Services, caller: Caller, job_id: str) -> dict[str, Any]:
+    """The document of a job. Raises NotFound."""
+    row = job_or_404(use, caller, job_id)
+    with use.db.read() as conn:
+        return job_document(row, use.forecasts(conn, [row])[row.id])
+
+
 def job_with_results(use: Services, caller: Caller, job_id: str) -> Any:
     """The same, of a job whose results are to be read. Raises BadInput when they were removed (`results_removed`)."""
     row = job_or_404(use, caller, job_id)
@@ -139,7 +146,7 @@ def _changed(
     if not dry_run:
         with use.db.write() as conn:
             record(conn, caller, use.now(), action, job_id, _reason(why, "") or None)
-    return job_document(job_or_404(use, caller, job_id), use.now())
+    return shown(use, caller, job_id)
 
 
 def _reason(why: Change | None, default: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from celery import Celery
 from fastapi import Depends, Request
+from sqlalchemy import Connection
 
+from orchestrator.api.documents import LOST_BEATS
 from orchestrator.api.rates import Rates
+from orchestrator.forecast import Forecast, forecasts
 from storage.database import Database
 from storage.objects import ObjectStore
 from storage.settings import Settings
@@ -29,6 +32,10 @@ class Services:
     """When this process last noted the use of a key, by key id."""
     rates: Rates = field(default_factory=Rates)
     """What this process knows of the projects' limits on requests."""
+
+    def forecasts(self, conn: Connection, rows: Iterable[Any]) -> dict[str, Forecast]:
+        """When jobs (rows with their counters) may end, by id."""
+        return forecasts(conn, rows, self.now(), LOST_BEATS * self.settings.heartbeat_s)
 
 
 def services(request: Request) -> Services:

@@ -16,9 +16,8 @@ from orchestrator import limits
 from orchestrator.api import reads
 from orchestrator.api.access import Operator, record
 from orchestrator.api.bodies import JsonRoute
-from orchestrator.api.documents import job_document
 from orchestrator.api.files import Received, store
-from orchestrator.api.jobs import job_or_404
+from orchestrator.api.jobs import shown
 from orchestrator.api.openai.creating import Webhook
 from orchestrator.api.paging import DryRun
 from orchestrator.api.services import Services, Use
@@ -124,7 +123,7 @@ def create_job(
                 twin = _twin(conn, request, use)
                 job_id = submit(conn, request, use.settings, now, new_id)
                 record(conn, caller, now, "job.submit", job_id)
-    return {**job_document(job_or_404(use, caller, job_id), now), "same_as": twin}
+    return {**shown(use, caller, job_id), "same_as": twin}
 
 
 def _made_with(conn: Connection, caller: Caller, key: str | None, new: NewJob) -> str | None:

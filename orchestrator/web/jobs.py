@@ -8,13 +8,10 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from orchestrator.api.errors import NotFound
-from orchestrator.estimate import estimate
 from orchestrator.web import causes, charts
 from orchestrator.web.pages import Ask
-from orchestrator.web.progress import ENOUGH, Progress, progress
-from reasoning.cost import cost_of
+from orchestrator.web.progress import progress
 from reasoning.errors import BadInput
-from reasoning.policy import Policy
 from storage import bulk, overview, questions
 from storage.search import Terms, job_terms, query_terms
 
@@ -39,8 +36,7 @@ def job_list(ask: Ask) -> Response:
         rows = [] if problem else overview.jobs_page(conn, project, terms, limit=PAGE, after=after, before=before)
         total = 0 if problem else overview.count_jobs(conn, project, terms)
     shown, older, newer = turn(rows, PAGE, after=after, before=before)
-    now = ask.use.now()
-    views = [(row, progress(row, (), now, forsaken=False)) for row in shown]
+    views = [(row, progress(row)) for row in shown]
     pager = {"older": shown[-1].id if older else None, "newer": shown[0].id if newer else None}
     return ask.page(
         "jobs.html", 400 if problem else 200, jobs=views, filter=text, problem=problem, total=total, pager=pager
@@ -49,20 +45,18 @@ def job_list(ask: Ask) -> Response:
 
 def job_page(ask: Ask) -> Response:
     """One job: how far, what went wrong, what it used, its first queries."""
-    now = ask.use.now()
     with ask.use.db.read() as conn:
         job = job_of(ask, conn)
         stages = questions.stages(conn, job.id) if job.running else {}
-        lately = questions.ended_lately(conn, job.id, now) if job.status == "running" else []
         failed = overview.failures(conn, [job.id], FAILURES_READ) if job.failed + job.expired else ()
         rows = questions.page(conn, job.id, query_terms(""), limit=FIRST_QUERIES)
         by = overview.submitter(conn, job)
         acting = bulk.of_job(conn, job.id, ACTING, running=True)
-        likely = _likely(conn, job) if job.status == "running" and len(lately) < ENOUGH else None
+        eta = ask.use.forecasts(conn, [job])[job.id]
     return ask.page(
         "job.html",
         job=job,
-        progress=progress_of(ask, job, lately, likely),
+        progress=progress(job, eta),
         stages=stages,
         causes=causes.group(failed),
         failed_read=len(failed),
@@ -73,20 +67,6 @@ def job_page(ask: Ask) -> Response:
         done=ask.query.get("done"),
         number=ask.query.get("n"),
     )
-
-
-def _likely(conn: Connection, job: Any) -> list[float] | None:
-    """Seconds that earlier jobs say it takes; None where there are none."""
-    policy = Policy.from_mapping(job.policy)
-    found: list[float] | None = estimate(conn, job.model, policy, cost_of(policy, job.total))["seconds"]
-    return found
-
-
-def progress_of(ask: Ask, job: Any, lately: list[float], likely: list[float] | None = None) -> Progress:
-    """Where the job stands, with an eye on whether anybody serves its model."""
-    snap = ask.web.snapshots.get(ask.viewer.project_id, ask.use.now())
-    forsaken = not any(worker.alive and worker.row.model == job.model for worker in snap.workers)
-    return progress(job, lately, ask.use.now(), forsaken=forsaken, likely=likely)
 
 
 def job_of(ask: Ask, conn: Connection, name: str = "job_id") -> Any:

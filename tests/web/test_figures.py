@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.forecast import Forecast, Ground
 from orchestrator.web import bracket, causes, charts, marks, numbers, progress
 from reasoning.tournament import bracket as play
 from storage import rollups
@@ -121,43 +122,23 @@ def test_histogram_places_agree_with_their_quantiles(milliseconds: float):
     assert value * 1000 >= min(int(milliseconds), 2 ** (rollups.STEPS - 1)) * 0.99
 
 
-def job(**columns: Any) -> Any:
-    counts = dict.fromkeys(progress.STATES, 0)
-    base = {"status": "running", "paused_at": None, "started_at": 0.0, "created_at": 0.0, "total": 100}
-    return SimpleNamespace(**{**counts, **base, **columns})
+def test_a_forecast_is_told_in_words():
+    def told(ground: Ground, low_s: float | None = None, high_s: float | None = None, **more: Any) -> str:
+        return progress.told(Forecast(ground, low_s, high_s, **more))
 
-
-def forecast(row: Any, lately: list[float], now: float, *, forsaken: bool = False) -> str:
-    return progress.progress(row, lately, now, forsaken=forsaken).forecast
-
-
-def test_a_forecast_by_earlier_jobs_is_marked_as_that():
-    young = job(done=2, waiting=98)
-    said = progress.progress(young, [1.0, 2.0], 100.0, forsaken=False, likely=(400.0, 1000.0)).forecast
-    assert said == "about 5 min to 15 min left, to judge by earlier jobs"
-    late = progress.progress(young, [395.0, 398.0], 400.0, forsaken=False, likely=(50.0, 100.0)).forecast
-    assert late == "not enough has ended yet to tell"
-
-
-def test_a_forecast_says_when_it_cannot_tell():
-    half = job(done=10, waiting=90)
-    assert forecast(half, [10.0] * 5, 20.0) == "not enough has ended yet to tell"
-    assert forecast(half, [], 20.0, forsaken=True) == "no worker serves this model"
-    assert forecast(job(done=50, waiting=50, paused_at=1.0), [], 20.0).startswith("paused")
-    assert forecast(job(done=50, waiting=50), [100.0 - i for i in range(50)], 500.0).startswith("nothing has ended for")
-    assert forecast(job(status="completed", done=100), [], 1.0) == ""
-
-
-def test_a_steady_pace_gives_a_range_around_the_truth():
-    lately = [300.0 - each for each in range(200)]
-    row = job(done=200, waiting=1200, total=1400)
-    assert progress.pace_of(lately, 0.0, 300.0) == pytest.approx(1.0, rel=0.02)
-    assert forecast(row, lately, 300.0) == "about 19 min to 22 min left"
-    assert forecast(job(done=90, waiting=10), lately, 300.0) == "less than a minute left"
+    assert told("pace", 1110.0, 1290.0) == "about 19 min to 22 min left"
+    assert told("pace", 290.0, 300.0) == "about 5 min left"
+    assert told("pace", 1.0, 40.0) == "less than a minute left"
+    assert told("history", 250.0, 850.0) == "about 5 min to 15 min left, to judge by earlier jobs"
+    assert told("pace", 290.0, 300.0, others=1) == "about 5 min left, with 1 query of other jobs"
+    assert told("stalled", quiet_s=400.0) == "nothing has ended for 6 min 40 s"
+    for ground in get_args(Ground):
+        assert told(ground, quiet_s=1.0) or ground == "ended", ground
 
 
 def test_progress_is_rounded_down():
-    assert progress.progress(job(done=1999, total=2000, running=1), [], 1.0, forsaken=False).percent == "99.9 %"
+    counts = dict.fromkeys(progress.STATES, 0) | {"done": 1999, "running": 1}
+    assert progress.progress(SimpleNamespace(total=2000, **counts)).percent == "99.9 %"
 
 
 def test_messages_that_differ_in_numbers_are_one_cause():

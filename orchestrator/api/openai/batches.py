@@ -14,7 +14,7 @@ from orchestrator.api.openai import rows
 from orchestrator.api.openai.creating import NewBatch, first_model
 from orchestrator.api.openai.files import file_or_404
 from orchestrator.api.openai.models import answering
-from orchestrator.api.openai.objects import batch_object, list_object
+from orchestrator.api.openai.objects import Extras, batch_object, list_object
 from orchestrator.api.paging import DryRun
 from orchestrator.api.services import Services, Use
 from orchestrator.api.submissions import plan
@@ -80,10 +80,9 @@ def list_batches(
     extended: Extended = False,
 ) -> dict[str, Any]:
     """Batches of the project, newest first."""
-    now = use.now()
     with use.db.read() as conn:
         found = rows.batches_page(conn, caller.project_id, limit=limit + 1, after=after)
-        shown = [batch_object(row, now, stages=_stages(conn, row, extended=extended)) for row in found]
+        shown = [batch_object(row, extras=_extras(use, conn, row, extended=extended)) for row in found]
     return list_object(shown, limit=limit)
 
 
@@ -119,12 +118,13 @@ def batch_or_404(use: Services, caller: Caller, batch_id: str) -> Any:
 def _shown(use: Services, caller: Caller, batch_id: str, *, extended: bool = False) -> dict[str, Any]:
     row = batch_or_404(use, caller, batch_id)
     with use.db.read() as conn:
-        return batch_object(row, use.now(), stages=_stages(conn, row, extended=extended))
+        return batch_object(row, extras=_extras(use, conn, row, extended=extended))
 
 
-def _stages(conn: Any, row: Any, *, extended: bool) -> dict[str, int] | None:
-    wanted = extended or (row.options or {}).get("extended")
-    return rows.stage_counts(conn, row.id) if wanted else None
+def _extras(use: Services, conn: Any, row: Any, *, extended: bool) -> Extras | None:
+    if not (extended or (row.options or {}).get("extended")):
+        return None
+    return Extras(rows.stage_counts(conn, row.id), use.forecasts(conn, [row])[row.id])
 
 
 def _check_same(batch: Any, new: NewBatch) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.api.documents import job_document
+from orchestrator.forecast import Forecast
 from orchestrator.intake.chat import CHAT_ENDPOINT
 
 STATUS = {"running": "in_progress"}
@@ -13,6 +14,14 @@ STATUS = {"running": "in_progress"}
 
 CODES = {"invalid_utf8": "invalid_json_line"}
 """Code of a line error by our own, where the words differ (section 9.8)."""
+
+
+class Extras(NamedTuple):
+    """What the extra fields of a batch need beside its row."""
+
+    stages: Mapping[str, int]
+    """Running queries by stage."""
+    eta: Forecast
 
 
 def file_object(row: Any) -> dict[str, Any]:
@@ -30,8 +39,8 @@ def file_object(row: Any) -> dict[str, Any]:
     }
 
 
-def batch_object(row: Any, now: float, *, stages: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """A job row with its counters as `Batch`; `stages` (running queries by stage) brings the extra fields along."""
+def batch_object(row: Any, *, extras: Extras | None = None) -> dict[str, Any]:
+    """A job row with its counters as `Batch`, with the extra fields where they are asked for."""
     status = status_of(row)
     completed = row.done + row.degraded
     shown = {
@@ -55,7 +64,7 @@ def batch_object(row: Any, now: float, *, stages: Mapping[str, int] | None = Non
         "usage": _usage(row),
         "metadata": row.attributes,
     }
-    return shown if stages is None else {**shown, **_extras(row, now, stages)}
+    return shown if extras is None else {**shown, **_extras(row, extras)}
 
 
 def status_of(row: Any) -> str:
@@ -120,12 +129,12 @@ def _errors(row: Any) -> dict[str, Any]:
     return {"object": "list", "data": found}
 
 
-def _extras(row: Any, now: float, stages: Mapping[str, int]) -> dict[str, Any]:
-    document = job_document(row, now)
-    names = ("name", "priority", "paused", "policy", "progress", "eta_s", "error_count")
+def _extras(row: Any, extras: Extras) -> dict[str, Any]:
+    document = job_document(row, extras.eta)
+    names = ("name", "priority", "paused", "policy", "progress", "eta_s", "eta_ground", "error_count")
     return {
         **{name: document[name] for name in names},
-        "stage_counts": dict(stages),
+        "stage_counts": dict(extras.stages),
         "query_counts": document["counts"],
         "search_usage": document["usage"],
     }

@@ -74,6 +74,20 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+UNKNOWN = {
+    "paused": "paused",
+    "no_worker": "no worker serves this model",
+    "stalled": "nothing has ended for a while",
+    "too_early": "too early to tell",
+}
+"""Why the time left is not known, by `eta_ground`."""
+
+
+def _left(job: dict[str, Any]) -> str:
+    why = UNKNOWN.get(job.get("eta_ground", ""))
+    return duration(job["eta_s"]) if job["eta_s"] is not None or why is None else f"unknown ({why})"
+
+
 def _patiently(api: Api, job_id: str) -> dict[str, Any]:
     give_up = time.monotonic() + PATIENCE_S
     while True:
@@ -109,7 +123,7 @@ class _Lines:
         said = (job["status"], describe(job))
         due = time.monotonic() - self._at >= LINE_EVERY_S
         if said[0] != self._said[0] or (due and said != self._said):
-            say(f"{said[1]}, time left: {duration(job['eta_s'])}" if job["status"] == "running" else said[1])
+            say(f"{said[1]}, time left: {_left(job)}" if job["status"] == "running" else said[1])
             self._said, self._at = said, time.monotonic()
 
 
@@ -135,4 +149,4 @@ def _pace(job: dict[str, Any], ended: int) -> str:
     if job["status"] != "running" or not ended or not job["started_at"]:
         return ""
     rate = ended / max(time.time() - job["started_at"], 1e-3)
-    return f"{rate:.2g} queries/s, time left {duration(job['eta_s'])}"
+    return f"{rate:.2g} queries/s, time left {_left(job)}"
