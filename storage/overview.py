@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, literal, or_, select, union_all
+from sqlalchemy import Connection, Row, Select, and_, case, func, literal, or_, select, union_all
 
 from storage.search import Terms, job_conditions, needs_attention
-from storage.tables import AuditEntry, Call, File, Job, JobCounters, Query, QueueControl, Worker
+from storage.tables import ApiKey, AuditEntry, Call, File, Job, JobCounters, Query, QueueControl, Worker
 from storage.transitions import JOB_ENDED, JOB_MOVES
 
 _JOBS = Job.__table__
@@ -19,6 +19,7 @@ _CALLS = Call.__table__
 _WORKERS = Worker.__table__
 _CONTROLS = QueueControl.__table__
 _AUDIT = AuditEntry.__table__
+_KEYS = ApiKey.__table__
 
 ACTIVE_JOBS = 200
 """Jobs looked at for the oldest waiting query; more at once are no more than a longer queue."""
@@ -84,10 +85,15 @@ def jobs_by_status(conn: Connection, project_id: str) -> dict[str, int]:
 
 
 def open_calls(conn: Connection) -> Sequence[Row[Any]]:
-    """Calls not ended by model, stage, kind and state: `calls`, and `since` when the oldest was sent or started."""
+    """Calls not ended by model, stage, kind and state: `calls`, how many of them `again`, and `since` when.
+
+    A call is tried again when its lease was lost or given back before; `since` is when the oldest was sent or started.
+    """
+    before = _CALLS.c.attempts - case((_CALLS.c.status == "leased", 1), else_=0)
+    again = func.sum(case((before > 0, 1), else_=0))
     since = func.min(func.coalesce(_CALLS.c.started_at, _CALLS.c.sent_at))
     columns = (_CALLS.c.model, _CALLS.c.stage, _CALLS.c.kind, _CALLS.c.status)
-    statement = select(*columns, func.count().label("calls"), since.label("since"))
+    statement = select(*columns, func.count().label("calls"), again.label("again"), since.label("since"))
     return conn.execute(statement.where(_CALLS.c.status.in_(OPEN_CALLS)).group_by(*columns)).all()
 
 
@@ -188,11 +194,17 @@ def audit_page(
     return conn.execute(statement.order_by(_AUDIT.c.id.desc()).limit(limit + 1)).all()
 
 
-def submitter(conn: Connection, job: Any) -> str | None:
-    """Who submitted the job; None for one that no person or key did."""
+def submitters(conn: Connection, rows: Sequence[Any]) -> dict[str, str]:
+    """Who submitted each of the jobs, by its id: the name of a key, or `local`; a schedule's runs are left out."""
     # The entry is of the moment the job was made, which is looked up faster than all that was ever done to it.
-    made = (_AUDIT.c.at == job.created_at, _AUDIT.c.subject == job.id, _AUDIT.c.action.in_(("job.submit", "job.clone")))
-    return conn.execute(select(_AUDIT.c.actor).where(*made).limit(1)).scalar_one_or_none()
+    made = (
+        _AUDIT.c.at.in_([row.created_at for row in rows]),
+        _AUDIT.c.subject.in_([row.id for row in rows]),
+        _AUDIT.c.action.in_(("job.submit", "job.clone")),
+    )
+    name = func.coalesce(func.nullif(_KEYS.c.name, ""), _AUDIT.c.actor)
+    statement = select(_AUDIT.c.subject, name).join(_KEYS, _KEYS.c.id == _AUDIT.c.actor, isouter=True).where(*made)
+    return {row[0]: row[1] for row in conn.execute(statement)} if rows else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     """Set when a proxy serves the API and pages under a path."""
     read_only: bool = False
     """Pages and API refuse every change."""
+    price_input: float | None = Field(default=None, ge=0)
+    """Price of a million prompt tokens, for the cost that pages show of a job; unset shows none."""
+    price_output: float | None = Field(default=None, ge=0)
+    """Price of a million generated tokens, likewise; discarded candidates and judges count."""
     environment: str = Field(default="", max_length=30)
     """Name shown in the head of every page, such as `staging`; one that begins with `prod` is shown in red."""
 

@@ -13,8 +13,9 @@ import structlog
 from storage import fleet
 from storage.database import Database
 from storage.transitions import move_worker
+from workers.engine.device_memory import device_busy
 from workers.hand import Held
-from workers.memory import memory_of
+from workers.memory import Memory
 from workers.pipeline import Pipeline
 
 _LOG = structlog.get_logger(__name__)
@@ -43,6 +44,7 @@ class Heartbeat:
         self._wanted = "run"
         self._clock = pipeline.claiming.clock
         info = pipeline.engine.info
+        self._memory = Memory(info.device)
         self._worker = fleet.NewWorker(pipeline.claiming.owner, model, asdict(info), info.slots, version("stagebeam"))
 
     def enroll(self) -> None:
@@ -74,7 +76,8 @@ class Heartbeat:
         return {
             "in_hand": in_hand,
             "threads": self._threads,
-            "memory": memory_of(self._worker.engine["device"]),
+            "memory": self._memory.look(),
+            "device_busy": device_busy(self._worker.engine["device"]),
             "calls": dict(self._pipeline.writer.counts),
             "engine": dict(self._pipeline.engine.counters().values),
         }

@@ -15,12 +15,20 @@ CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 """Where Linux says what a container may use: a number, or `max`."""
 
 
-def memory_of(device: str) -> dict[str, dict[str, int]]:
-    """By place, `process` (engines apart from it included) and on a GPU also `device`: `used`, `most` and `total`."""
-    used = _used()
-    found = {"process": {"used": used, "most": max(used, _most()), "total": _total()}}
-    on_device = device_memory(device)
-    return found if on_device is None else {**found, "device": on_device}
+class Memory:
+    """Looks again and again, and remembers the most: the engines apart from this process may end and begin anew."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._most = 0
+
+    def look(self) -> dict[str, dict[str, int]]:
+        """By place, `process` (its engines included) and on a GPU also `device`: `used`, `most` and `total`."""
+        used = _used()
+        self._most = max(self._most, used, _most())
+        found = {"process": {"used": used, "most": self._most, "total": _total()}}
+        on_device = device_memory(self._device)
+        return found if on_device is None else {**found, "device": on_device}
 
 
 def _used() -> int:

@@ -14,6 +14,7 @@ from orchestrator.web.progress import progress
 from reasoning.errors import BadInput
 from storage import bulk, overview, questions
 from storage.search import Terms, job_terms, query_terms
+from storage.settings import Settings
 
 PAGE = 50
 FIRST_QUERIES = 15
@@ -35,11 +36,21 @@ def job_list(ask: Ask) -> Response:
         project = ask.viewer.project_id
         rows = [] if problem else overview.jobs_page(conn, project, terms, limit=PAGE, after=after, before=before)
         total = 0 if problem else overview.count_jobs(conn, project, terms)
+        by = overview.submitters(conn, rows)
     shown, older, newer = turn(rows, PAGE, after=after, before=before)
-    views = [(row, progress(row)) for row in shown]
+    settings = ask.use.settings
+    views = [(row, progress(row), cost_of(row, settings)) for row in shown]
     pager = {"older": shown[-1].id if older else None, "newer": shown[0].id if newer else None}
     return ask.page(
-        "jobs.html", 400 if problem else 200, jobs=views, filter=text, problem=problem, total=total, pager=pager
+        "jobs.html",
+        400 if problem else 200,
+        jobs=views,
+        filter=text,
+        problem=problem,
+        total=total,
+        pager=pager,
+        by=by,
+        priced=settings.price_input is not None or settings.price_output is not None,
     )
 
 
@@ -50,7 +61,7 @@ def job_page(ask: Ask) -> Response:
         stages = questions.stages(conn, job.id) if job.running else {}
         failed = overview.failures(conn, [job.id], FAILURES_READ) if job.failed + job.expired else ()
         rows = questions.page(conn, job.id, query_terms(""), limit=FIRST_QUERIES)
-        by = overview.submitter(conn, job)
+        by = overview.submitters(conn, [job]).get(job.id)
         acting = bulk.of_job(conn, job.id, ACTING, running=True)
         eta = ask.use.forecasts(conn, [job])[job.id]
     return ask.page(
@@ -63,6 +74,7 @@ def job_page(ask: Ask) -> Response:
         rows=rows[:FIRST_QUERIES],
         tokens=token_bar(job),
         by=by,
+        cost=cost_of(job, ask.use.settings),
         acting=acting,
         done=ask.query.get("done"),
         number=ask.query.get("n"),
@@ -75,6 +87,14 @@ def job_of(ask: Ask, conn: Connection, name: str = "job_id") -> Any:
     if job is None:
         raise NotFound("job", ask.part(name))
     return job
+
+
+def cost_of(job: Any, settings: Settings) -> float | None:
+    """What the tokens of a job cost at the prices that are set; None where none is."""
+    if settings.price_input is None and settings.price_output is None:
+        return None
+    generated = job.kept_tokens + job.discarded_tokens + job.judged_tokens + job.rerun_tokens
+    return float(job.prompt_tokens * (settings.price_input or 0) + generated * (settings.price_output or 0)) / 1e6
 
 
 def token_bar(job: Any) -> list[charts.Segment]:

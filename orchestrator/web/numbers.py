@@ -45,6 +45,15 @@ def size(value: float | None) -> str:
     return DASH
 
 
+def money(value: float | None) -> str:
+    """A cost in whatever the prices are in: to the hundredth, small ones to two digits that say something."""
+    if value is None:
+        return DASH
+    if 0 < value < 1:
+        return f"{value:.2g}" if value >= 1e-4 else "< 0.0001"
+    return f"{value:,.2f}".replace(",", "\u202f")
+
+
 def percent(part: float, whole: float) -> str:
     """A share rounded down, so that 100 % means all of it; a dash for a share of nothing."""
     if not whole:

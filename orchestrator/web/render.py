@@ -53,6 +53,7 @@ class Templates:
             about=numbers.about,
             bytes=numbers.size,
             ratio=numbers.ratio,
+            money=numbers.money,
             rate=numbers.rate,
             moment=numbers.moment,
             document=_document,

@@ -46,6 +46,12 @@ class WorkerView:
         return found
 
     @property
+    def busy(self) -> int | None:
+        """Percent of the time that the GPU worked of late; None where nobody measures that."""
+        found = self._stats.get("device_busy")
+        return None if found is None else int(found)
+
+    @property
     def batch_fill(self) -> float | None:
         """Share of the engine's places that rows took since it started; None for engines without a batch."""
         engine = self._stats.get("engine") or {}
@@ -124,6 +130,11 @@ class Snapshot:
     @property
     def running(self) -> int:
         return sum(job.running for job in self.active)
+
+    @property
+    def retrying(self) -> int:
+        """Open calls that were begun before: a worker died with them, or gave them back."""
+        return sum(row.again for row in self.calls)
 
     @cached_property
     def last_hour(self) -> Sums:

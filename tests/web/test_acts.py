@@ -12,7 +12,7 @@ from sqlalchemy import select
 from orchestrator.removal import remove_marked_rows
 from orchestrator.web.routes import PAGES
 from storage import jobs, overview, questions
-from storage.access import ROLES
+from storage.access import ROLES, list_keys, note
 from storage.search import Terms
 from storage.tables import AuditEntry, Call, Job, QueueControl, Worker
 from storage.transitions import QUERY_MOVES
@@ -259,7 +259,7 @@ def test_nobody_sees_anything_without_a_session(site: Site):
 
 
 def test_a_session_ends_with_logging_out_and_with_its_key(site: Site):
-    from storage.access import list_keys, revoke_key
+    from storage.access import revoke_key
 
     site.login("admin")
     assert site.get("/settings").status_code == 200
@@ -279,8 +279,6 @@ def test_a_wrong_key_and_a_forged_cookie_open_nothing(site: Site):
     assert "wrong or was revoked" in answer.text
     assert "set-cookie" not in answer.headers
     with site.db.read() as conn:
-        from storage.access import list_keys
-
         key_id = list_keys(conn)[0].id
     site.http.cookies.set("stagebeam_session", f"{key_id}.abc.def")
     assert site.get("/", follow_redirects=False).status_code == 303
@@ -329,3 +327,28 @@ def test_another_project_sees_nothing(site: Site):
     with site.db.read() as conn:
         assert overview.active(conn, "other") == []
         assert conn.execute(select(Job.__table__.c.status)).scalar_one() == "running"
+
+
+def test_the_list_of_jobs_says_who_submitted_each_and_what_it_cost(site: Site):
+    filler = site.filler()
+    job = filler.job(filler.scenes(range(2)), policy={"candidates": 2})
+    filler.run(job)
+    assert '<th class="n">Cost</th>' not in site.get("/jobs").text
+    row = status(site, job)
+    with site.db.write() as conn:
+        note(conn, project_id="default", actor="local", action="job.submit", subject=job, now=row.created_at)
+    listed = site.get("/jobs").text
+    assert "<td>local</td>" in listed
+    site.login("operator")
+    with site.db.write() as conn:
+        key = list_keys(conn)[0].id
+        conn.execute(AuditEntry.__table__.update().values(actor=key))
+    assert "<td>operator key</td>" in site.get("/jobs").text
+    assert "by operator key" in site.get(f"/jobs/{job}").text
+    prices = {"price_input": 2.0, "price_output": 10.0}
+    priced = site_over(site.db, site.objects, site.settings.model_copy(update=prices))
+    priced.login("viewer")
+    generated = row.kept_tokens + row.discarded_tokens + row.judged_tokens
+    cost = (2.0 * row.prompt_tokens + 10.0 * generated) / 1e6
+    assert f'<td class="n">{cost:.2g}</td>' in priced.get("/jobs").text
+    assert f"<dd>{cost:.2g}</dd>" in priced.get(f"/jobs/{job}").text

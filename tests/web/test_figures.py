@@ -38,6 +38,13 @@ def test_nothing_is_not_zero():
     assert numbers.count(1234567) == "1\u202f234\u202f567"
 
 
+@pytest.mark.parametrize(
+    ("value", "words"), [(0.0, "0.00"), (1234.5, "1\u202f234.50"), (0.0312, "0.031"), (3e-6, "< 0.0001")]
+)
+def test_costs_read_well(value: float, words: str):
+    assert numbers.money(value) == words
+
+
 @given(st.integers(1, 10**9), st.integers(1, 10**9))
 def test_a_hundred_per_cent_means_all(part: int, more: int):
     assert numbers.percent(part, part + more) != "100 %"
