@@ -28,7 +28,7 @@ from storage.planning import PlannedCall, QueuedCall, Remembered
 
 log = structlog.get_logger()
 
-BURST = 64
+BURST = 256
 """Calls per message at most: enough that the broker's cost per message no longer shows."""
 
 

@@ -36,7 +36,7 @@ Depth = Callable[[str], int]
 def reconcile(db: Database, settings: Settings, depth: Depth, now: float) -> Advanced:
     """One round. The caller sends what is returned."""
     done = Advanced()
-    for ended in (_leases(db, now), _stalled(db, now), _overdue(db, now)):
+    for ended in (_leases(db, now), _stalled(db, settings, now), _overdue(db, now)):
         done.outgoing += ended.outgoing
     done.outgoing += _lost_messages(db, settings, depth, now)
     for job in _jobs_to_move(db):
@@ -72,9 +72,10 @@ def _leases(db: Database, now: float) -> Advanced:
     return done
 
 
-def _stalled(db: Database, now: float) -> Advanced:
+def _stalled(db: Database, settings: Settings, now: float) -> Advanced:
+    """A wake-up may be on its way for as long as one round: those of a busy moment are not planned twice."""
     with db.read() as conn:
-        ids = queries.stalled(conn, AT_ONCE)
+        ids = queries.stalled(conn, now - settings.reconcile_s, AT_ONCE)
     return advance(db, ids, now) if ids else Advanced()
 
 

@@ -46,7 +46,7 @@ from storage.database import Database, open_database
 from storage.objects import ObjectStore, open_objects
 from storage.planning import Remembered
 from storage.settings import Settings
-from workers.app import declare_queues, make_app
+from workers.app import declare_queues, make_app, start_serving
 from workers.messages import ADVANCE, ADVANCE_QUEUE, calls_queue
 from workers.publish import calls_wakeup
 
@@ -306,6 +306,7 @@ def run_orchestrator(settings: Settings) -> None:
     def hear(query_ids: list[int]) -> None:
         orchestrator.inbox.put(query_ids)
 
+    start_serving(app)
     # What is lost with this process is found by reconciling, as are messages that were heard and not worked off.
     declare_queues(app, [ADVANCE_QUEUE], acknowledge=False)
     loop = threading.Thread(target=orchestrator.run, name="loop", daemon=True)

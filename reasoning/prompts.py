@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from reasoning.policy import Judge, PromptStyle
@@ -34,7 +35,7 @@ class Message:
     images: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompt:
     """Messages for the chat template, then `prefix`: the assistant's text so far, which the model continues."""
 
@@ -48,9 +49,9 @@ class Prompt:
         """All image hashes in the order shown."""
         return tuple(image for message in self.messages for image in message.images)
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of the whole prompt, images by hash."""
+        """SHA-256 of the whole prompt, images by hash. Kept: engines, judges and verdicts all ask for it."""
         parts = [[m.role, m.text, list(m.images)] for m in self.messages]
         return hashlib.sha256(json.dumps([parts, self.prefix]).encode()).hexdigest()
 

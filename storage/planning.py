@@ -69,34 +69,43 @@ def calls_of(conn: Connection, query_ids: Sequence[int]) -> dict[int, list[CallR
 class Remembered:
     """Finished calls of queries that run, as `plan()` reads them: an outcome never changes, so it is read once.
 
-    Rows remain the truth: what is remembered counts only for a row that is there and ended at the same moment.
+    Rows remain the truth: what is remembered counts for one life of a query, in which no ended call is removed.
     """
 
     def __init__(self, most: int = 2048) -> None:
         """At most so many queries; their texts are kept, not their token ids."""
         self.policies = Policies()
         self._most = most
-        self._calls: dict[int, dict[int, tuple[float, CallRecord]]] = {}
+        self._queries: dict[int, tuple[Life, dict[int, CallRecord]]] = {}
 
     def ids(self, query_ids: Iterable[int]) -> list[int]:
-        """Calls of these queries that need not be read whole."""
-        return [call_id for query_id in query_ids for call_id in self._calls.get(query_id, ())]
+        """Calls of these queries that need not be read."""
+        return [call_id for query_id in query_ids if (known := self._queries.get(query_id)) for call_id in known[1]]
 
-    def get(self, query_id: int, call_id: int, ended_at: float | None) -> CallRecord | None:
-        """The call, if that is what was remembered."""
-        found = self._calls.get(query_id, {}).get(call_id)
-        return found[1] if found is not None and found[0] == ended_at else None
+    def of(self, query_id: int, life: Life) -> dict[int, CallRecord] | None:
+        """The ended calls of the query by id; None when what is remembered is from another life."""
+        known = self._queries.get(query_id)
+        if known is None:
+            return {}
+        return known[1] if known[0] == life else None
 
-    def put(self, query_id: int, call_id: int, ended_at: float, record: CallRecord) -> None:
-        if query_id not in self._calls and len(self._calls) >= self._most:
-            del self._calls[next(iter(self._calls))]
+    def put(self, query_id: int, life: Life, call_id: int, record: CallRecord) -> None:
+        """Remember an ended call of the query's present life."""
+        if query_id not in self._queries:
+            if len(self._queries) >= self._most:
+                del self._queries[next(iter(self._queries))]
+            self._queries[query_id] = (life, {})
         slim = tuple(replace(item, token_ids=()) for item in record.candidates)
-        self._calls.setdefault(query_id, {})[call_id] = (ended_at, replace(record, candidates=slim))
+        self._queries[query_id][1][call_id] = replace(record, candidates=slim)
 
     def forget(self, query_ids: Iterable[int]) -> None:
         """The queries ended."""
         for query_id in query_ids:
-            self._calls.pop(query_id, None)
+            self._queries.pop(query_id, None)
+
+
+Life = tuple[float, int]
+"""When a query row was made and how often it was started anew since: SQLite gives row ids away again."""
 
 
 def lock_running(
@@ -110,20 +119,32 @@ def lock_running(
     known = id_list(conn, remembered.ids(query_ids))
     # Two statements: the second must see what was committed while the first waited for its locks.
     rows, calls = together(conn, [(_LOCK, {"ids": ids}), (_READ, {"ids": ids, "known": known})])
-    found: dict[int, list[CallRecord]] = defaultdict(list)
-    stale = []
+    found, stale = _remembered_calls(rows, remembered)
+    lives = {row.id: (row.created_at, row.retries) for row in rows}
     for row in calls:
-        record = remembered.get(row.query_id, row.id, row.ended_at) if row.request is None else to_record(row)
-        if record is None:
-            stale.append(row.query_id)
-        elif row.request is not None and record.status is CallStatus.DONE:
-            remembered.put(row.query_id, row.id, row.ended_at, record)
-        if record is not None:
-            found[row.query_id].append(record)
-    if stale:  # another call took the id of one that was deleted
-        remembered.forget(stale)
-        found.update(calls_of(conn, stale))
-    return rows, found
+        record = to_record(row)
+        if row.query_id in found:
+            found[row.query_id][row.id] = record
+            if record.status is CallStatus.DONE:
+                remembered.put(row.query_id, lives[row.query_id], row.id, record)
+    ordered = {query_id: [of[call_id] for call_id in sorted(of)] for query_id, of in found.items()}
+    return rows, ordered | (calls_of(conn, stale) if stale else {})
+
+
+def _remembered_calls(
+    rows: Iterable[Any], remembered: Remembered
+) -> tuple[dict[int, dict[int, CallRecord]], list[int]]:
+    """What is remembered of the queries, and those of which another life was."""
+    found: dict[int, dict[int, CallRecord]] = {}
+    stale = []
+    for row in rows:
+        known = remembered.of(row.id, (row.created_at, row.retries))
+        if known is None:
+            stale.append(row.id)
+        else:
+            found[row.id] = dict(known)
+    remembered.forget(stale)
+    return found, stale
 
 
 def last_workers_step(conn: Connection, query_ids: Iterable[int]) -> Step:
@@ -226,18 +247,17 @@ def sent_before(conn: Connection, model: str, now: float, patience_s: float, cou
 
 _LOCK = hot(
     """SELECT queries.id, queries.job_id, queries.custom_id, queries.body, queries.stage, queries.deadline_at,
-            jobs.model, jobs.policy_digest, jobs.priority, jobs.expires_at
+            queries.created_at, queries.retries, jobs.model, jobs.policy_digest, jobs.priority, jobs.expires_at
         FROM queries JOIN jobs ON jobs.id = queries.job_id
         WHERE queries.status = 'running' AND queries.id IN (:ids) ORDER BY queries.id FOR UPDATE OF queries""",
     json=("body",),
 )
-_WHOLE = ("request", "outcome", "error", "usage")
+_FRESH = """SELECT id, query_id, key, kind, stage, round, status, request, outcome, error, usage
+        FROM calls WHERE query_id IN (:ids) AND id NOT IN (SELECT {known}) ORDER BY id"""
 _READ = hot(
-    """SELECT id, query_id, key, kind, stage, round, status, ended_at, {whole}
-        FROM calls WHERE query_id IN (:ids) ORDER BY id""".replace(
-        "{whole}", ", ".join(f"CASE WHEN id IN (:known) THEN NULL ELSE {name} END AS {name}" for name in _WHOLE)
-    ),
-    json=_WHOLE,
+    _FRESH.replace("{known}", "unnest(CAST(:known AS bigint[]))"),
+    _FRESH.replace("{known}", "value FROM json_each(:known)"),
+    json=("request", "outcome", "error", "usage"),
 )
 _LAST_WORKERS = hot(
     "SELECT query_id, worker FROM calls WHERE query_id IN (:ids) AND worker IS NOT NULL ORDER BY ended_at"

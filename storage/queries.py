@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, select, update
 
-from reasoning.records import CallStatus, Turn
 from reasoning.records import Query as QueryRecord
-from storage.hot import Step, hot, row_list
+from reasoning.records import Turn
+from storage.hot import Step, hot, row_list, together
 from storage.portable import any_of
-from storage.tables import Call, Job, Query
+from storage.tables import Job, Query
 
 _QUERIES = Query.__table__
 _JOBS = Job.__table__
-_CALLS = Call.__table__
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,14 @@ _STAGES = hot(
 )
 
 
+_STALLED = hot(
+    """SELECT id FROM queries WHERE status = 'running' AND started_at < :before
+        AND id NOT IN (SELECT query_id FROM calls WHERE status IN ('queued', 'leased'))
+        AND NOT EXISTS (SELECT 1 FROM calls WHERE query_id = queries.id AND ended_at >= :before) LIMIT :count"""
+)
+"""Reads what runs and what is open, each by its partial index: joined by query, all calls of each would be read."""
+
+
 def next_waiting(conn: Connection, job_id: str, count: int) -> Sequence[Any]:
     """Id and body of the first `count` waiting queries of a job in line order."""
     statement = (
@@ -73,15 +80,13 @@ def in_status(conn: Connection, job_id: str, statuses: Sequence[str], count: int
     return list(conn.scalars(statement))
 
 
-def stalled(conn: Connection, count: int) -> list[int]:
-    """Running queries without an open call: their wake-up was lost, or nobody planned them yet."""
-    is_open = _CALLS.c.status.in_((CallStatus.QUEUED.value, CallStatus.LEASED.value))
-    statement = (
-        select(_QUERIES.c.id)
-        .where(_QUERIES.c.status == "running", ~exists().where(_CALLS.c.query_id == _QUERIES.c.id, is_open))
-        .limit(count)
-    )
-    return list(conn.scalars(statement))
+def stalled(conn: Connection, before: float, count: int) -> list[int]:
+    """Running queries with which nothing has happened since `before`, and nothing will: none of their calls is open.
+
+    Their wake-up was lost, or whoever should have planned them died.
+    """
+    (rows,) = together(conn, [(_STALLED, {"before": before, "count": count})])
+    return [row.id for row in rows]
 
 
 def overdue(conn: Connection, now: float, count: int) -> list[int]:

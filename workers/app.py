@@ -5,6 +5,8 @@ The options must be equal in every process on one broker: of two visibility time
 
 from __future__ import annotations
 
+import gc
+
 from celery import Celery
 from kombu import Exchange, Queue
 
@@ -14,6 +16,10 @@ from workers.publish import Publisher
 
 SOCKET_TIMEOUT_S = 10.0
 """Above it a broker that does not reply counts as away; longer than the second for which BRPOP blocks."""
+
+
+COLLECT_AFTER = (10_000, 10, 10)
+"""Thresholds of Python's cyclic collector: its own look at everything that lives seven times as often as needed."""
 
 
 def make_app(settings: Settings) -> Celery:
@@ -80,3 +86,15 @@ def declare_queues(app: Celery, names: list[str], *, acknowledge: bool = True) -
     """
     for name in names:
         app.amqp.queues.add(Queue(name, Exchange(""), routing_key=name, no_ack=not acknowledge))
+
+
+def start_serving(app: Celery) -> None:
+    """Prepare a process that will handle messages for long: what is made once is made before the first message.
+
+    What start-up left (libraries, the model's objects) lives as long as the process: the cyclic collector never
+    looks at it again, and seldom at the rest, which is freed by reference counts.
+    """
+    app.backend  # noqa: B018 - Celery reads the metadata of all packages for it
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)

@@ -23,7 +23,7 @@ from workers.judge import ask_check, ask_compare
 
 _LOG = structlog.get_logger(__name__)
 
-GROUP = 64
+GROUP = 256
 """Calls claimed in one transaction at most, one message's calls apart."""
 CLOSED_S = 60.0
 """What a closing worker gives back is sent when it ends, not before: it might get it again itself."""

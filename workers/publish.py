@@ -18,7 +18,7 @@ from workers import messages
 ATTEMPTS = 2
 """A kept connection may have died unnoticed; the second attempt is made on a new one."""
 
-QUERIES_PER_MESSAGE = 64
+QUERIES_PER_MESSAGE = 256
 """Queries that one `advance` message names at most, so that several orchestrators share a burst."""
 
 

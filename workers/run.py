@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -19,7 +18,7 @@ from storage.database import Database, open_database
 from storage.objects import open_objects
 from storage.settings import Settings
 from workers import messages
-from workers.app import declare_queues, make_app
+from workers.app import declare_queues, make_app, start_serving
 from workers.engine.config import parse_settings
 from workers.engine.protocol import Engine
 from workers.engine.registry import open_engine
@@ -120,9 +119,7 @@ class Worker:
             Periodic("heartbeat", self._settings.heartbeat_s, self._heartbeat.beat),
             Periodic("watchdog", WATCHDOG_S, Watchdog(self.pipeline.hand).look),
         ]
-        # What start-up left (libraries, the model's objects) lives as long as the process: never look at it again.
-        gc.collect()
-        gc.freeze()
+        start_serving(self._app)
         stopper = threading.Thread(target=self._finish, name="stopper", daemon=True)
         stopper.start()
         _LOG.info("worker is ready", action="worker.ready", worker=self.id, model=self.model, threads=self._threads)

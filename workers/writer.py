@@ -24,7 +24,7 @@ from workers.hand import Hand, Held
 
 _LOG = structlog.get_logger(__name__)
 
-GROUP = 64
+GROUP = 256
 """Calls written in one transaction at most."""
 PACE_S = 0.1
 """From one write to the next while the engine has other calls to do, unless a group is full: on a small model the

@@ -11,7 +11,7 @@ import pytest
 
 from reasoning.records import Call as CallRecord
 from reasoning.records import CallStatus
-from storage import calls, planning
+from storage import calls, planning, queries
 from storage.calls import Claimed, Ended
 from storage.database import Database
 from storage.transitions import CALL_MOVES
@@ -238,7 +238,7 @@ def test_postgres_looks_rows_up_by_key(rows: Rows, ids: list[int], database: Dat
         assert not re.search("Seq Scan|ix_calls_open|ix_queries_state", plan), plan
 
 
-def test_a_planner_reads_an_ended_call_once_and_only_while_its_row_is_there(rows: Rows) -> None:
+def test_a_planner_reads_an_ended_call_once_in_each_life_of_its_query(rows: Rows) -> None:
     job = rows.job(["one?"])
     (query_id,) = rows.queries[job]
     remembered = planning.Remembered()
@@ -260,8 +260,9 @@ def test_a_planner_reads_an_ended_call_once_and_only_while_its_row_is_there(rows
     (one,), (two,) = read(), read()
     assert one == replace(two, candidates=(replace(two.candidates[0], token_ids=(5,)),))
     assert read()[0] is two
-    with rows.database.write() as conn:
+    with rows.database.write() as conn:  # as of a job whose calls were folded away and which is then retried
         planning.delete_calls(conn, [query_id])
+        queries.count_retry(conn, [query_id])
     assert read() == []
     write("second", NOW + 1)  # on SQLite under the same id
     assert [call.candidates[0].text for call in read()] == ["second"]

@@ -14,7 +14,7 @@ from celery import Celery
 from reasoning.errors import BadInput, Transient
 from storage.settings import Settings
 from tests.services.processes import free_port
-from workers import messages
+from workers import messages, publish
 from workers.app import make_app
 from workers.publish import advance_wakeups, calls_wakeup, send_advance, send_calls
 from workers.visibility import renew_visibility
@@ -50,10 +50,11 @@ def test_a_call_may_go_to_one_worker(app: Celery, broker: redis.Redis) -> None:
 
 
 def test_many_queries_are_spread_over_several_messages(app: Celery, broker: redis.Redis) -> None:
-    send_advance(app, range(130))
+    most = publish.QUERIES_PER_MESSAGE
+    send_advance(app, range(2 * most + 2))
     parts = [body["query_ids"] for body in bodies(broker, messages.ADVANCE_QUEUE)]
-    assert [len(part) for part in parts] == [64, 64, 2]
-    assert [query_id for part in parts for query_id in part] == list(range(130))
+    assert [len(part) for part in parts] == [most, most, 2]
+    assert [query_id for part in parts for query_id in part] == list(range(2 * most + 2))
     assert advance_wakeups([]) == []
 
 

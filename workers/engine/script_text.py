@@ -36,6 +36,7 @@ _PHRASES: dict[Stage, tuple[str, ...]] = {
         "The label settles it: what it names is what the question asks for.",
     ),
 }
+_CLOSE_TAGS = tuple(stage.close_tag for stage in STAGES)
 _ANSWERS = ("yes", "no", "red", "blue", "two", "three", "left", "circle")
 
 
@@ -71,8 +72,8 @@ def read(prompt: Prompt) -> Asked:
 
 def due_stages(prefix: str, stop: str) -> tuple[Stage, ...]:
     """The stages still to be written after `prefix`, up to the one that `stop` closes."""
-    last = next((place for place, stage in enumerate(STAGES) if stage.close_tag == stop), len(STAGES) - 1)
-    done = max((place for place, stage in enumerate(STAGES) if stage.close_tag in prefix), default=-1)
+    last = _CLOSE_TAGS.index(stop) if stop in _CLOSE_TAGS else len(STAGES) - 1
+    done = max((place for place, tag in enumerate(_CLOSE_TAGS) if tag in prefix), default=-1)
     return STAGES[min(done + 1, last) : last + 1]
 
 

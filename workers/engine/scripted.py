@@ -75,6 +75,22 @@ class Script:
     """Of a request: the process dies on the spot."""
 
 
+FAULTS = (
+    "missing_end",
+    "early_end",
+    "truncation",
+    "duplicates",
+    "off_format",
+    "tie",
+    "slow",
+    "timeout",
+    "transient",
+    "crash",
+    "kill",
+)
+"""Names of the rates of `Script`."""
+
+
 def kill_process() -> None:
     """Die as under the kernel's out-of-memory killer: no clean-up, no farewell."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -96,6 +112,7 @@ class ScriptedEngine:
         self._seconds = seconds or (lambda _request: script.seconds)
         self._clock = clock
         self._die = die
+        self._faults = frozenset(name for name in FAULTS if getattr(script, name) > 0)
         self._delays = Delays(script.slots, clock)
         self._lock = threading.Lock()
         self._totals: Counter[str] = Counter()
@@ -185,9 +202,10 @@ class ScriptedEngine:
         script = self._script
         if script.markers and any(f"#{fault}" in message.text for message in request.prompt.messages):
             hit = True
+        elif fault in self._faults:
+            hit = script_text.fraction(script.seed, fault, request.call_id, *parts) < getattr(script, fault)
         else:
-            rate: float = getattr(script, fault)
-            hit = rate > 0 and script_text.fraction(script.seed, fault, request.call_id, *parts) < rate
+            return False
         return hit and (not script.times or bool(parts) or self._starts[request.call_id] <= script.times)
 
     def _written(self, request: Generate) -> Generated:
@@ -238,10 +256,11 @@ class ScriptedEngine:
             raise ModelError("this engine gives no label probabilities; judge in words", code="no_labels")
         vision_calls = self._see(request)
         asked = script_text.read(request.prompt)
-        weights = [script_text.fraction(request.prompt.digest, label) + 1e-6 for label in request.labels]
         if asked.form in ("compare", "compact"):
             first = script_text.preference(asked.shown)
             weights = [first, 1 - first]
+        else:
+            weights = [script_text.fraction(request.prompt.digest, label) + 1e-6 for label in request.labels]
         if self._hit("tie", request, "tie"):
             weights = [1.0] * len(request.labels)
         usage = Usage(prompt_tokens=_words(request), vision_calls=vision_calls, seconds=self._seconds(request))
