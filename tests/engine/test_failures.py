@@ -88,6 +88,25 @@ def test_too_little_memory_halves_the_batch_and_loses_nothing(
     assert engine.counters().values["row_limit"] <= 8
 
 
+def test_too_little_memory_for_prompts_beside_rows_loses_nothing(
+    open_engine: Open, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    engine = open_engine(rows=16)
+    requests = [generate(ask(f"{k} of many?", ["picture0"]), pictures, seeds=(k, k + 1)) for k in range(8)]
+    wanted = [engine.generate(request).result().candidates for request in requests]
+    fresh = {f"again{k}": pictures["picture0"] for k in range(8)}
+    again = [generate(ask(f"{k} of many?", [f"again{k}"]), fresh, seeds=(k, k + 1)) for k in range(8)]
+
+    def too_many(packed: Any) -> None:
+        if len(packed.ids) > 100:
+            raise torch.OutOfMemoryError("no memory for so many tokens")
+
+    on_forward(monkeypatch, too_many)
+    found = [future.result(timeout=25).candidates for future in [engine.generate(request) for request in again]]
+    assert found == wanted
+    assert engine.counters().values["out_of_memory"] > 0
+
+
 def test_a_call_too_large_for_the_memory_fails_alone(open_engine: Open, pictures: dict[str, bytes]):
     engine = open_engine(memory_mb=1, rows=4)
     long = Sampling(temperature=1.5, top_p=1.0, top_k=0, max_tokens=390)

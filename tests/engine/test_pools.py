@@ -26,7 +26,7 @@ def fill(pool: Pool[Slot], slot: Slot, value: float, length: int) -> None:
 )
 def test_contents_follow_their_slots(steps: list[tuple[str, int, int]]):
     gone: list[Slot] = []
-    pool: Pool[Slot] = Pool(SHAPE, slots=5, length=2, budget=10_000, given_up=gone.append)
+    pool: Pool[Slot] = Pool(SHAPE, slots=5, block=2, budget=10_000, given_up=gone.append)
     value: dict[Slot, float] = {}
     for number, (step, which, length) in enumerate(steps):
         held = list(value)
@@ -64,7 +64,7 @@ def test_a_new_pool_holds_no_chance_bits():
     """Masked positions are read too: garbage of 1e38 would outweigh the mask."""
     litter = [torch.full((1 << 20,), 1e38) for _ in range(4)]
     del litter
-    pool: Pool[Slot] = Pool(SHAPE, slots=64, length=64, budget=1 << 30)
+    pool: Pool[Slot] = Pool(SHAPE, slots=64, block=64, budget=1 << 30)
     pool.claim(Slot(), 3000)
     assert not pool.keys.any()
     assert not pool.values.any()
@@ -72,7 +72,7 @@ def test_a_new_pool_holds_no_chance_bits():
 
 def test_the_oldest_unpinned_goes_first():
     gone: list[Slot] = []
-    pool: Pool[Slot] = Pool(SHAPE, slots=3, length=2, budget=10_000, given_up=gone.append)
+    pool: Pool[Slot] = Pool(SHAPE, slots=3, block=2, budget=10_000, given_up=gone.append)
     slots = [Slot() for _ in range(3)]
     for slot in slots:
         pool.claim(slot, 1)
@@ -89,7 +89,7 @@ def test_the_oldest_unpinned_goes_first():
 
 
 def test_a_length_beyond_the_budget_is_refused():
-    pool: Pool[Slot] = Pool(SHAPE, slots=4, length=2, budget=4 * 2 * SHAPE.position_bytes)
+    pool: Pool[Slot] = Pool(SHAPE, slots=4, block=2, budget=4 * 2 * SHAPE.position_bytes)
     pool.reserve(8)
     assert pool.slots == 1
     with pytest.raises(PoolFull):
@@ -98,7 +98,7 @@ def test_a_length_beyond_the_budget_is_refused():
 
 def test_the_demoted_go_before_the_oldest_until_they_are_used_again():
     gone: list[Slot] = []
-    pool: Pool[Slot] = Pool(SHAPE, slots=3, length=2, budget=10_000, given_up=gone.append)
+    pool: Pool[Slot] = Pool(SHAPE, slots=3, block=2, budget=10_000, given_up=gone.append)
     old, read, again = Slot(), Slot(), Slot()
     for slot in (old, read, again):
         pool.claim(slot, 1)

@@ -21,6 +21,10 @@ RECOVER_STEPS = 128
 """Steps after which more rows are tried again, once memory ran out; doubled each time it runs out."""
 
 
+TRUNK_BLOCK, TWIG_BLOCK = 64, 32
+"""Positions by which the slots of prompts and of candidates get longer. Pictures have few sizes: their slots fit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """How much may be in hand at once."""
@@ -78,19 +82,18 @@ class Admission:
         self._since_fill = limits.fill_every
         self.fills: list[Pending] = []
         self.trunks: Pool[Trunk] = Pool(
-            adapter.text, slots=limits.trunks, length=128, budget=limits.trunk_bytes, given_up=self._forget_trunk
+            adapter.text, slots=limits.trunks, block=TRUNK_BLOCK, budget=limits.trunk_bytes, given_up=self._forget_trunk
         )
         self.twigs: Pool[Row] = Pool(
-            adapter.text, slots=2 * limits.rows, length=32, budget=limits.twig_bytes, given_up=_forget_twig
+            adapter.text, slots=2 * limits.rows, block=TWIG_BLOCK, budget=limits.twig_bytes, given_up=_forget_twig
         )
         self.pictures: Pool[Picture] | None = None
         if adapter.pictures:
             self.pictures = Pool(
                 adapter.pictures,
                 slots=limits.pictures,
-                length=32,
+                block=1,
                 budget=limits.picture_bytes,
-                exact=True,
                 given_up=self._forget_picture,
             )
 

@@ -224,14 +224,18 @@ class Loop:
         # What was about to be computed is lost with the step.
         back = [job for job in self._open if job.trunk is None or job.trunk.logits is None]
         admission.halve()
-        for job in back if alone else [*back, *reversed(self._open)]:
-            if job in back or admission.running > admission.row_limit:
-                admission.put_back(job)
-                self._open.remove(job)
-                self._waiting.insert(0, job)
+        for job in back:
+            self._put_back(job)
+        while not alone and admission.running > admission.row_limit:
+            self._put_back(self._open[-1])
         self._device.forget()
         if alone:
             self._fail_all((back or self._open)[:1], ModelError(f"{_TOO_LARGE} ({error})", code="out_of_memory"))
+
+    def _put_back(self, job: Job) -> None:
+        self._admission.put_back(job)
+        self._open.remove(job)
+        self._waiting.insert(0, job)
 
     def _crashed(self, error: Exception) -> None:
         self.tally.crashes += 1

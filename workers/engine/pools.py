@@ -63,19 +63,19 @@ class Pool(Generic[S]):
         shape: PoolShape,
         *,
         slots: int,
-        length: int,
+        block: int,
         budget: int,
-        exact: bool = False,
         given_up: Callable[[S], None] = lambda _: None,
     ) -> None:
         """At most `slots` slots and `budget` bytes; `given_up` hears of parked slots that lost their place.
 
-        Slots get longer by doubling, or, when `exact`, just as long as is asked: where few lengths occur.
+        Slots are as long as the longest one asked for, rounded up to a multiple of `block` positions: each time they
+        get longer, all that is held moves.
         """
         self.shape = shape
         self._wanted = slots
         self._budget = budget
-        self._exact = exact
+        self._block = block
         self._given_up = given_up
         self._clock = 0
         self.holders: dict[int, S] = {}
@@ -88,7 +88,7 @@ class Pool(Generic[S]):
         self._free: list[int] = []
         """Places that nobody holds, in ascending order; the last one is taken first."""
         self.keys = self.values = torch.empty(0)
-        self._allocate(length)
+        self._allocate(block)
 
     @property
     def in_use(self) -> list[S]:
@@ -112,7 +112,7 @@ class Pool(Generic[S]):
             PoolFull: nothing can be given up for it.
         """
         self.reserve(length)
-        if not self._free:
+        if not self._free and not self._shortened(length):
             self._give_up_oldest()
         slot.length = 0
         self._settle(slot, self._free.pop())
@@ -121,10 +121,7 @@ class Pool(Generic[S]):
     def reserve(self, length: int) -> None:
         """Make every slot hold `length` positions. Raises PoolFull."""
         if length > self.length:
-            longer = length if self._exact else self.length
-            while longer < length:
-                longer *= 2
-            self._allocate(longer)
+            self._allocate(self._rounded(length))
 
     def touch(self, slot: S) -> None:
         """Count `slot` as just used."""
@@ -199,6 +196,17 @@ class Pool(Generic[S]):
         first, second = one.place, two.place
         self._settle(one, second)
         self._settle(two, first)
+
+    def _rounded(self, length: int) -> int:
+        return -(-length // self._block) * self._block
+
+    def _shortened(self, length: int) -> bool:
+        """Whether slots twice as long as anybody needs made way for more of them: one long text came and went."""
+        needed = self._rounded(max(length, *(slot.length for slot in self.holders.values()), 1))
+        if self.slots == self._wanted or 2 * needed > self.length:
+            return False
+        self._allocate(needed)
+        return bool(self._free)
 
     def _give_up_oldest(self) -> None:
         oldest = min((slot for slot in self.parked if not slot.pins), key=lambda slot: slot.used, default=None)
