@@ -34,7 +34,7 @@ from storage.objects import open_objects
 from storage.rollups import STEPS
 from storage.search import Terms
 from storage.settings import Settings
-from storage.tables import AuditEntry, Call, Job, JobCounters, Query, Rollup, Worker
+from storage.tables import AuditEntry, BulkAction, Call, Job, JobCounters, Query, Rollup, Worker
 from workers.app import make_app
 
 RESULT = Path(__file__).parent / "results" / "pages.json"
@@ -254,6 +254,8 @@ def _rest(conn: Connection, now: float) -> None:
         for n in range(32)
     ]
     conn.execute(insert(Worker.__table__), workers)
+    about = {"job_id": BIG, "action": "retry", "filter": "status:failed", "reason": "mended", "actor": "local"}
+    conn.execute(insert(BulkAction.__table__), {**about, "counted": 7000, "line": 100_000, "created_at": now})
     histogram = [7] * STEPS
     buckets = [(now // 60 * 60 - 60 * n, 60) for n in range(2_880)] + [
         (now // 3600 * 3600 - 3600 * n, 3600) for n in range(2_000)
@@ -298,6 +300,7 @@ def measure(db: Database, settings: Settings) -> list[dict[str, Any]]:
         f"/jobs/{big}/queries?filter=q-123456",
         f"/jobs/{big}/judge",
         f"/jobs/{big}/bulk?filter=status:failed",
+        f"/jobs/{big}/bulk/1",
         f"/queries/{query}",
         f"/queries/{query}?filter=status:done",
         f"/queries/{query}/raw",

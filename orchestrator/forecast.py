@@ -69,7 +69,7 @@ class Look:
     paused: frozenset[str] = frozenset()
     """Models whose queue is paused."""
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Seconds, at least and at most, that earlier jobs say a job takes alone; by its id."""
+    """Seconds, at least and at most, that what is left of a job takes alone, by earlier jobs; by its id."""
 
 
 def forecasts(conn: Connection, rows: Iterable[Any], now: float, silent_s: float) -> dict[str, Forecast]:
@@ -89,7 +89,7 @@ def look(conn: Connection, rows: Sequence[Any], now: float, silent_s: float) -> 
     for row in running:
         if not _measured(row, ends[row.model]):
             policy = Policy.from_mapping(row.policy)
-            seconds = estimate(conn, row.model, policy, cost_of(policy, row.total))["seconds"]
+            seconds = estimate(conn, row.model, policy, cost_of(policy, row.waiting + row.running))["seconds"]
             history.update({} if seconds is None else {row.id: seconds})
     serving = frozenset(fleet.serving(conn, now, silent_s))
     return Look(jobs.loads(conn), ends, serving, frozenset(jobs.paused_models(conn)), history)
@@ -115,11 +115,12 @@ def forecast(job: Any, seen: Look, now: float) -> Forecast:
         doubt = 1 / math.sqrt(len(ends))
         return Forecast("pace", likely_s * (1 - doubt), likely_s * (1 + doubt), **told)
     gone_s = now - (job.created_at if job.started_at is None else job.started_at)
-    alone = [seconds - gone_s for seconds in seen.history.get(job.id, ())]
-    if not alone or alone[1] <= 0 or (tokens and not rate):
+    alone = seen.history.get(job.id)
+    # A job that has taken longer than that without getting far is not like the earlier ones.
+    if alone is None or gone_s > alone[1] or (tokens and not rate):
         return Forecast("too_early", **told)
     waits_s = tokens / rate if rate else 0.0
-    return Forecast("history", max(0.0, alone[0]) + waits_s, alone[1] + waits_s, **told)
+    return Forecast("history", alone[0] + waits_s, alone[1] + waits_s, **told)
 
 
 def pace_of(ends: Sequence[float], started_at: float | None, now: float) -> float | None:

@@ -104,7 +104,7 @@ def moment(at: float | None) -> Markup | str:
 
 
 def minute(at: float) -> str:
-    """A time to the minute, in UTC, for the titles of charts."""
+    """A time to the minute, in UTC, as plain text: for the titles of charts and the choices of forms."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 

@@ -56,6 +56,7 @@ class Templates:
             money=numbers.money,
             rate=numbers.rate,
             moment=numbers.moment,
+            minute=numbers.minute,
             document=_document,
             flaw=told,
             unusable=unusable,

@@ -92,7 +92,7 @@ def test_earlier_jobs_are_asked_while_it_is_too_early():
     few = [End("own", NOW - 5.0, 10.0)]
     alone = seen(load(), ends=few, history={"own": (400.0, 1000.0)})
     found = forecast(young, alone, NOW)
-    assert (found.ground, found.low_s, found.high_s) == ("history", 100.0, 700.0)
+    assert (found.ground, found.low_s, found.high_s) == ("history", 400.0, 1000.0)
     crowded = seen(load(), load("first", priority="interactive"), ends=few, history={"own": (400.0, 1000.0)})
     assert forecast(young, crowded, NOW).ground == "too_early", "how long the others take is not known"
     assert forecast(young, seen(load(), ends=few, history={"own": (50.0, 100.0)}), NOW).ground == "too_early"

@@ -338,17 +338,17 @@ def test_the_list_of_jobs_says_who_submitted_each_and_what_it_cost(site: Site):
     with site.db.write() as conn:
         note(conn, project_id="default", actor="local", action="job.submit", subject=job, now=row.created_at)
     listed = site.get("/jobs").text
-    assert "<td>local</td>" in listed
+    assert '<td class="aside">local</td>' in listed
     site.login("operator")
     with site.db.write() as conn:
         key = list_keys(conn)[0].id
         conn.execute(AuditEntry.__table__.update().values(actor=key))
-    assert "<td>operator key</td>" in site.get("/jobs").text
+    assert '<td class="aside">operator key</td>' in site.get("/jobs").text
     assert "by operator key" in site.get(f"/jobs/{job}").text
     prices = {"price_input": 2.0, "price_output": 10.0}
     priced = site_over(site.db, site.objects, site.settings.model_copy(update=prices))
     priced.login("viewer")
     generated = row.kept_tokens + row.discarded_tokens + row.judged_tokens
     cost = (2.0 * row.prompt_tokens + 10.0 * generated) / 1e6
-    assert f'<td class="n">{cost:.2g}</td>' in priced.get("/jobs").text
+    assert f'<td class="n aside">{cost:.2g}</td>' in priced.get("/jobs").text
     assert f"<dd>{cost:.2g}</dd>" in priced.get(f"/jobs/{job}").text

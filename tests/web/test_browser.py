@@ -185,7 +185,7 @@ def test_retry_and_bulk(browser: Browser, served: Served):
     browser.picture("bulk")
     browser.fill("form input[name=reason]", "mended")
     browser.click("form button")
-    browser.see("wait again")
+    browser.see(" again.", "p.notice.ok")
 
 
 def test_compare_two_jobs(browser: Browser, served: Served):
