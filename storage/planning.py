@@ -95,8 +95,9 @@ class Remembered:
             if len(self._queries) >= self._most:
                 del self._queries[next(iter(self._queries))]
             self._queries[query_id] = (life, {})
-        slim = tuple(replace(item, token_ids=()) for item in record.candidates)
-        self._queries[query_id][1][call_id] = replace(record, candidates=slim)
+        if any(item.token_ids for item in record.candidates):
+            record = replace(record, candidates=tuple(replace(item, token_ids=()) for item in record.candidates))
+        self._queries[query_id][1][call_id] = record
 
     def forget(self, query_ids: Iterable[int]) -> None:
         """The queries ended."""
