@@ -29,6 +29,12 @@ class Leaf:
     doubtful: bool
     """It was given up in a match that was not decided plainly."""
     branches: list[Branch] = field(default_factory=list)
+    also: list[Card] = field(default_factory=list)
+    """Further duplicates of the same text, told in one line with this one."""
+
+    @property
+    def cards(self) -> list[Card]:
+        return [self.card, *self.also]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ def grow(stages: Sequence[StageView]) -> list[Branch]:
 def _branch(stage: StageView, below: Mapping[Ref | None, Sequence[StageView]], *, orphan: bool = False) -> Branch:
     leaves = [_leaf(card, below) for card in sorted(stage.cards, key=lambda card: (card.index, card.attempt))]
     onward = [leaf for leaf in leaves if leaf.branches or leaf.card.status in LAST]
-    ended = [leaf for leaf in leaves if leaf not in onward]
+    ended = _together([leaf for leaf in leaves if leaf not in onward])
     return Branch(stage, ended, sorted(onward, key=lambda leaf: LAST.get(leaf.card.status, 0)), orphan)
 
 
@@ -73,6 +79,17 @@ def _leaf(card: Card, below: Mapping[Ref | None, Sequence[StageView]]) -> Leaf:
     lost = next((match for match in card.matches if match.loser == card.index), None)
     branches = [_branch(stage, below) for stage in below.get((card.call, card.index), ())]
     return Leaf(card, _ending(card), lost is not None and not lost.sure, branches)
+
+
+def _together(leaves: Sequence[Leaf]) -> list[Leaf]:
+    """The leaves, duplicates of one text as one."""
+    found: dict[object, Leaf] = {}
+    for leaf in leaves:
+        same = leaf.ending if leaf.card.status == "duplicate" else (leaf.card.call, leaf.card.index)
+        first = found.setdefault(same, leaf)
+        if first is not leaf:
+            first.also.append(leaf.card)
+    return [*found.values()]
 
 
 def _ending(card: Card) -> str:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
+from storage import bulk
 from storage.database import open_database
 from storage.objects import open_objects
 from storage.settings import Settings
@@ -62,6 +63,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> I
     settings = Settings(data_dir=folder, broker_url=NO_BROKER, port=free_port())
     db, objects = open_database(settings.effective_database_url), open_objects(settings)
     jobs = gallery.fill(db, objects, time.time(), scale=0.12)
+    about = {"action": "retry", "filter": "status:failed", "reason": "mended", "actor": "local", "counted": 9}
+    with db.write() as conn:
+        bulk.add(conn, id=1, job_id=jobs["labels"], **about, line=2, changed=1, created_at=time.time())
     site = site_over(db, objects, settings)
     config = uvicorn.Config(site.http.app, port=settings.port, log_config=None, lifespan="off")
     running = uvicorn.Server(config)
@@ -258,7 +262,15 @@ def test_log_in_and_out(browser: Browser, tmp_path: Path, migrated_sqlite: Path)
     db.close()
 
 
-PAGES = ("/", "/jobs", "/jobs/{labels}", "/jobs/{faults}", "/jobs/{labels}/queries", "/jobs/{labels}/judge")
+PAGES = (
+    "/",
+    "/jobs",
+    "/jobs/{labels}",
+    "/jobs/{faults}",
+    "/jobs/{labels}/queries",
+    "/jobs/{labels}/judge",
+    "/jobs/{labels}/bulk/1",
+)
 QUERIES = ("{labels}", "{labels}/verdicts/caption/0", "{labels}/diff/caption", "{published}", "{single}", "{words}")
 MORE = ("/workers", "/failures", "/audit", "/new-job", "/compare", "/settings", "/schedules", "/datasets")
 

@@ -97,6 +97,27 @@ def test_equal_texts_are_not_judged():
     assert view.bracket is None
 
 
+def test_the_tree_tells_duplicates_in_one_line_and_the_way_on_last():
+    calls = (
+        drawn(*tagged("a", "b", "b", "b")),
+        judged(0, 1, ((0, 1), (0.9, 0.1)), ((1, 0), (0.2, 0.8)), width=4),
+    )
+    trace = build_trace(Policy(candidates=4, retries=0), QUERY, calls)
+    (root,) = thinking.view(trace).tree
+    told = [([card.index for card in leaf.cards], leaf.card.status, leaf.ending) for leaf in root.ended]
+    assert told == [([1], "pruned", "lost to 0 by 0.70"), ([2, 3], "duplicate", "same text as candidate 1")]
+    (kept,) = root.onward
+    assert (kept.card.index, kept.ending, [branch.stage.name for branch in kept.branches]) == (0, "", ["caption"])
+
+
+def test_a_stage_whose_parent_is_gone_is_a_root_with_a_note():
+    spec = CallSpec("caption/r0/generate/0", CallKind.GENERATE, "caption", path=(Ref("gone", 0),), indices=(0,))
+    text = "<CAPTION>what is seen</CAPTION>"
+    call = Call(spec, CallStatus.DONE, (Candidate(0, text, 3, Finish.STOP),))
+    trace = build_trace(Policy(candidates=1, retries=0), QUERY, [call])
+    assert ("caption", True) in [(root.stage.name, root.orphan) for root in thinking.view(trace).tree]
+
+
 def test_a_stage_that_runs_says_so():
     waiting = drawn("", "", "", status=CallStatus.QUEUED)
     view = stage(THREE, waiting)
