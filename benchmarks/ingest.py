@@ -31,6 +31,7 @@ from typing import Any
 import structlog
 from PIL import Image
 
+from benchmarks.ingest_floor import floor
 from benchmarks.memory import peak_bytes
 from orchestrator.intake.ingest import ingest
 from orchestrator.intake.validate import LineFormat
@@ -45,6 +46,8 @@ RESULT = Path(__file__).parent / "results" / "ingest.json"
 IMAGES = 50
 OWN_LINES = 10_000
 """Lines of the files in which each has its own image."""
+FLOOR_LINES = 2000
+"""Lines whose steps are measured one by one."""
 QUESTION = "Subtract all tiny shiny balls and purple objects. How many objects are left?"
 
 
@@ -60,6 +63,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(*options.one)))
         return
+    floors = [indispensable(case) for case in OWN]
     results: list[dict[str, Any]] = []
     cases = [(case, lines) for lines in options.lines for case in SHARED]
     cases += [(case, options.own_lines) for case in OWN]
@@ -77,7 +81,7 @@ def main() -> None:
     machine |= {"real_time": os.sched_getscheduler(0) == os.SCHED_RR, "python": platform.python_version()}
     machine["rounds"] = options.rounds
     options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps({**machine, "ingest": results}, indent=2) + "\n")
+    options.out.write_text(json.dumps({**machine, "indispensable": floors, "ingest": results}, indent=2) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,15 @@ class Case:
     """What images its lines have, in words."""
     image: Callable[[int, list[str]], str]
     """The image of a line, by its number and the hashes of those that are stored."""
+
+
+def indispensable(case: Case) -> dict[str, Any]:
+    """What a line of this kind costs at the least."""
+    lines = [json.dumps(chat_line(f"scene-{n:08d}", case.image(n, []))).encode() for n in range(FLOOR_LINES)]
+    with tempfile.TemporaryDirectory() as folder:
+        found = {"images": case.images, **floor(lines, Path(folder))}
+    print(f"{case.images}: {found['cpu_us_in_all']} us a line cannot be done without: {found['cpu_us']}", flush=True)
+    return found
 
 
 def measure_apart(url: str, data: Path, lines: int, case: Case) -> dict[str, Any]:
@@ -188,11 +201,17 @@ def measure(url: str, data: str, job_id: str) -> dict[str, Any]:
     db, objects = open_database(url), open_objects(settings)
     with db.read():
         before = peak_mib()
-    start = time.perf_counter()
+    start, spent = time.perf_counter(), time.process_time()
     result = ingest(db, objects, settings, job_id, time.time)
-    seconds = time.perf_counter() - start
+    seconds, spent = time.perf_counter() - start, time.process_time() - spent
     assert result.outcome == "running", result
-    return {"seconds": seconds, "lines": result.lines, "before_mib": before, "peak_mib": peak_mib()}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": spent,
+        "lines": result.lines,
+        "before_mib": before,
+        "peak_mib": peak_mib(),
+    }
 
 
 def peak_mib() -> float:
@@ -208,6 +227,7 @@ def summary(kind: str, case: Case, lines: int, rounds: list[dict[str, Any]]) -> 
         "images": case.images,
         "lines": lines,
         "lines_per_s": statistics.median(lines / one["seconds"] for one in rounds),
+        "cpu_us_per_line": statistics.median(1e6 * one["cpu_seconds"] / lines for one in rounds),
         "peak_mib": statistics.median(one["peak_mib"] for one in rounds),
         "grown_mib": statistics.median(one["peak_mib"] - one["before_mib"] for one in rounds),
         "rounds": rounds,
@@ -218,7 +238,8 @@ def told(row: dict[str, Any]) -> str:
     """One row of the result in words."""
     return (
         f"{row['database']:10} {row['form']:6} {row['lines']:9,} lines, images {row['images']}: "
-        f"{row['lines_per_s']:8,.0f} lines/s, peak {row['peak_mib']:.0f} MiB, of it {row['grown_mib']:.0f} MiB grown"
+        f"{row['lines_per_s']:8,.0f} lines/s, {row['cpu_us_per_line']:.0f} us CPU a line, "
+        f"peak {row['peak_mib']:.0f} MiB, of it {row['grown_mib']:.0f} MiB grown"
     )
 
 

@@ -14,7 +14,7 @@ from reasoning.errors import BadInput
 CHUNK_LINES = 2000
 """Lines per transaction: long enough for throughput, short enough that others get their turn."""
 
-CHUNK_BYTES = 4 * 2**20
+CHUNK_BYTES = 8 * 2**20
 """Text of image references held at a time; data URIs are what makes lines large."""
 
 Verdict = AcceptedLine | RefusedLine

@@ -18,6 +18,11 @@ OPEN_PREFIXES = ("images/", "datasets/")
 class Keeper(Protocol):
     """Knows which images are stored, stores new ones, and reads objects that people placed in the store."""
 
+    @property
+    def threads(self) -> int:
+        """How many threads at `upload` are fastest."""
+        ...
+
     def known(self, hashes: Sequence[str]) -> set[str]:
         """Those of the content hashes that are stored and recorded."""
         ...
@@ -48,6 +53,10 @@ class BlobKeeper:
         self._group = objects.group()
         self._now = now
         self._dry = dry
+
+    @property
+    def threads(self) -> int:
+        return self._group.threads
 
     def known(self, hashes: Sequence[str]) -> set[str]:
         with self._db.read() as conn:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import io
 import urllib.parse
 from dataclasses import dataclass
 
+import pybase64
 from PIL import Image, UnidentifiedImageError
 
 from orchestrator.intake.wholeness import Size, whole_jpeg, whole_png
@@ -121,9 +121,9 @@ def from_data_uri(uri: str, limits: Limits) -> bytes:
         check_size(len(payload) // 3, limits)
         return urllib.parse.unquote_to_bytes(payload)
     check_size(len(payload) * 3 // 4 - 2 if len(payload) > 4 else 1, limits)
+    digits = payload.rstrip("=")  # padding is optional in the wild, and what is too much of it does no harm
     try:
-        # Padding is optional in the wild; what is too much of it is ignored by the decoder.
-        return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
+        return pybase64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadInput(f"the data URI is not base64: {error}.", code="invalid_data_uri") from error
 

@@ -14,6 +14,9 @@ RefKind = Literal["path", "data", "url", "blob", "object", "error"]
 MAX_LINE_ERRORS = 20
 """Errors listed for one line; a line with more is broken as a whole."""
 
+LONG_VALUE = 256
+"""Characters of a reference that tell it from others well enough for a hash table."""
+
 MAX_MESSAGE = 400
 """Characters of a message: user text inside it is cut, so that a huge line cannot make a huge error."""
 
@@ -29,6 +32,13 @@ class ImageRef:
     kind: RefKind
     value: str
     code: str = ""
+
+    def __hash__(self) -> int:
+        value = self.value
+        if len(value) > LONG_VALUE:  # reading all of a data URI takes as long as decoding it
+            middle = len(value) // 2
+            value = value[middle : middle + LONG_VALUE]
+        return hash((self.kind, value, len(self.value)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from orchestrator.intake.fetch import Fetcher
 from orchestrator.intake.keeper import Keeper
@@ -31,6 +30,9 @@ DECODERS = 2
 
 CACHED_SOURCES = 20_000
 """Sources remembered, so that memory stays the same however many a job names."""
+
+CHECKERS = 2
+"""Threads for images that lines bring along: more would only take the interpreter from each other."""
 
 SLICE = 16
 """Images that one thread takes in one go at most: handing over each would cost as much as looking at a small one."""
@@ -128,11 +130,12 @@ class ImageResolver:
         self._keeper.close()
 
     def resolve(self, refs: Iterable[ImageRef]) -> dict[ImageRef, str | BadInput]:
-        """Content hash of each distinct reference, stored by now, or why there is none."""
+        """Content hash of each distinct reference in their order, stored by now, or why there is none."""
         outcomes: dict[ImageRef, str | BadInput] = {}
         blob_refs: list[ImageRef] = []
         others: list[ImageRef] = []
-        for ref in dict.fromkeys(refs):
+        distinct = list(dict.fromkeys(refs))
+        for ref in distinct:
             before = self._outcomes.get(ref) if ref.kind != "data" else None
             if before is not None:
                 outcomes[ref] = before
@@ -142,7 +145,7 @@ class ImageResolver:
                 (blob_refs if ref.kind == "blob" else others).append(ref)
         outcomes.update(self._find_blobs(blob_refs))
         outcomes.update(self._keep_others(others))
-        return outcomes
+        return {ref: outcomes[ref] for ref in distinct}
 
     def _find_blobs(self, refs: Sequence[ImageRef]) -> dict[ImageRef, str | BadInput]:
         known = self._keeper.known([ref.value for ref in refs]) if refs else set()
@@ -160,7 +163,7 @@ class ImageResolver:
     def _keep_others(self, refs: Sequence[ImageRef]) -> dict[ImageRef, str | BadInput]:
         outcomes: dict[ImageRef, str | BadInput] = {}
         fresh: dict[str, Picture] = {}
-        for handful in _handfuls(in_order(self._pool, THREADS, self._examine, _slices(refs))):
+        for handful in _handfuls(self._examined(refs)):
             seen = {found.picture.sha256: found for _, found in handful if isinstance(found, _Seen)}
             lacking = self._lacking([sha256 for sha256 in seen if sha256 not in fresh])
             broken = self._upload([seen[sha256] for sha256 in lacking])
@@ -175,6 +178,13 @@ class ImageResolver:
             self._stored.put(sha256, True)
         return outcomes
 
+    def _examined(self, refs: Sequence[ImageRef]) -> Iterator[tuple[ImageRef, _Seen | BadInput]]:
+        """Each reference with what it leads to: first those that are here, then those that have to be waited for."""
+        here = [ref for ref in refs if ref.kind == "data"]
+        away = [ref for ref in refs if ref.kind != "data"]
+        yield from in_order(self._pool, CHECKERS, self._examine, cut(here, SLICE))
+        yield from in_order(self._pool, THREADS, self._examine, cut(away, 1))
+
     def _lacking(self, hashes: Sequence[str]) -> list[str]:
         """Those of the images that are not stored yet."""
         unsure = [sha256 for sha256 in hashes if not self._stored.get(sha256)]
@@ -186,7 +196,9 @@ class ImageResolver:
     def _upload(self, images: Sequence[_Seen]) -> dict[str, BadInput]:
         """Hand the images to the keeper; why it could not be done for some."""
         broken = {}
-        for image, error in in_order(self._pool, THREADS, self._upload_one, cut(images, _slice(images))):
+        threads = self._keeper.threads
+        size = max(1, min(SLICE, len(images) // threads))  # with something left for each thread
+        for image, error in in_order(self._pool, threads, self._upload_one, cut(images, size)):
             if error is not None:
                 broken[image.picture.sha256] = error
         return broken
@@ -236,18 +248,6 @@ class ImageResolver:
                 code="image_url_refused",
             )
         return self._fetcher.fetch(ref.value)
-
-
-def _slice(items: Sequence[Any]) -> int:
-    """How many of them one thread takes in one go, with something left for each of the others."""
-    return max(1, min(SLICE, len(items) // THREADS))
-
-
-def _slices(refs: Sequence[ImageRef]) -> Iterator[Sequence[ImageRef]]:
-    """Those that are here already some at a time, those that have to be waited for one by one; the order stays."""
-    for here, some in groupby(refs, lambda ref: ref.kind == "data"):
-        found = list(some)
-        yield from cut(found, _slice(found) if here else 1)
 
 
 def _handfuls(

@@ -112,7 +112,8 @@ class _Readers:
                 "invalid_json_line", None, f"the line holds {fields.type_name(record)}; write one JSON object a line."
             )
             return None
-        if isinstance(line, bytes) and rb"\u0000" in line and place_of_nul(record) is not None:
+        # A backslash is looked for first: one byte is found many times as fast as six.
+        if isinstance(line, bytes) and b"\\" in line and rb"\u0000" in line and place_of_nul(record) is not None:
             problems.add(
                 "invalid_value", None, r"a text holds the character \u0000, which cannot be stored; remove it."
             )

@@ -161,14 +161,16 @@ class LocalStore:
             raise
         return aside
 
-    def holders(self, paths: Iterable[str | Path]) -> set[Path]:
+    def holders(self, paths: Iterable[str | Path]) -> set[str]:
         """The folders that will hold a new name once these files are there: those of the files, and of new folders."""
-        found = set()
-        for parent in map(Path, {os.path.dirname(path) for path in paths}):  # noqa: PTH120 - thousands of names
-            for folder in (parent, *parent.parents):
+        found: set[str] = set()
+        for parent in {os.path.dirname(path) for path in paths}:  # noqa: PTH120 - thousands of names
+            folder = parent
+            while folder not in found:
                 found.add(folder)
-                if folder == self.root or folder.exists():
+                if folder == self._root or os.path.exists(folder):  # noqa: PTH110
                     break
+                folder = os.path.dirname(folder)  # noqa: PTH120
         return found
 
     def _folders_to(self, path: Path) -> Sequence[Path]:
@@ -178,6 +180,8 @@ class LocalStore:
 
 class LocalGroup:
     """Files that are written aside one by one, then synced and named together."""
+
+    threads = 2
 
     def __init__(self, store: LocalStore) -> None:
         self._store = store

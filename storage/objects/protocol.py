@@ -34,6 +34,9 @@ class Group(Protocol):
     `put` may be called from several threads, not beside `keep` or `drop`.
     """
 
+    threads: int
+    """How many threads at `put` are fastest: many where each waits for a network, few where they want one folder."""
+
     def put(self, key: str, data: Data, *, media_type: str = "application/octet-stream") -> None:
         """Write an object unless its key has one. It may be seen from now on, or only after `keep`.
 

@@ -211,6 +211,8 @@ class S3Store:
 class S3Group:
     """S3 keeps every object by itself before it answers."""
 
+    threads = 8
+
     def __init__(self, store: S3Store) -> None:
         self._store = store
 

@@ -66,6 +66,8 @@ def codes(verdict: Verdict) -> list[tuple[str | None, str]]:
 class MemoryKeeper(Keeper):
     """Keeps images in a dictionary."""
 
+    threads = 2
+
     def __init__(self, **objects: bytes) -> None:
         self.stored: dict[str, bytes] = {}
         self.recorded: set[str] = set()
