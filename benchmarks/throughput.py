@@ -80,13 +80,17 @@ def median(rounds: list[dict[str, float]]) -> float:
 
 
 def measure_stagebeam(url: str, broker: str, options: Any, number: int) -> dict[str, float]:
-    """One job through one orchestrator and one worker process."""
+    """One job through one orchestrator and one worker process, after a job of one query as the canvas has too."""
     db = open_database(url)
-    job_id = f"job_{number}"
-    fill(db, job_id, options.queries, Policy(candidates=options.candidates, seed=number))
+    job_id, first = f"job_{number}", f"first_{number}"
+    policy = Policy(candidates=options.candidates, seed=number)
+    fill(db, first, 1, policy)
+    fill(db, job_id, options.queries, policy)
     env = service_environment(url, broker, slots=512)
     with running([stagebeam(), "orchestrator"], env), running([stagebeam(), "worker"], env):
         wait(lambda: workers_ready(db))
+        resume_job(db, first)
+        wait(lambda: read(db, first).done)
         started = time.monotonic()
         resume_job(db, job_id)
         peak = 0
