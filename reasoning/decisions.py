@@ -21,6 +21,9 @@ JUDGE_FAILED = "judge_failed"
 LOST_CANDIDATES = "lost_candidates"
 """Degraded: engine errors took candidates out of the search."""
 
+DEADLINE = "deadline"
+"""Degraded or failed: the time of the query was up. A call that ended in this error was cut off by it."""
+
 TOKEN_BUDGET = "token_budget"  # noqa: S105 - a word, not a secret
 """Degraded or failed: the query spent its `policy.token_budget`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reasoning import grammar
-from reasoning.decisions import Answer, Decision, Failed
+from reasoning.decisions import DEADLINE, TOKEN_BUDGET, Answer, Decision, Failed
 from reasoning.records import WHOLE, CallError
 from reasoning.rows import Rows, candidate_of
 from reasoning.stages import Stage
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from reasoning.strategies.search import Step
 
 
-_ADVICE = 'No conclusion was there to answer with, or policy.on_limit is "fail". Raise the limit and retry the query.'
+_RAISE = {DEADLINE: "policy.deadline_s", TOKEN_BUDGET: "policy.token_budget"}
+"""The field of the policy that sets a limit."""
 
 
 def best_so_far(rows: Rows, mode: SearchMode, step: Step, limit: str) -> Decision:
@@ -31,8 +32,17 @@ def best_so_far(rows: Rows, mode: SearchMode, step: Step, limit: str) -> Decisio
         answer = answer or _early_conclusion(rows, step, limit)
         if answer is not None:
             return answer
-    message = f"The search ended in stage {step.stage} ({limit}). {_ADVICE}"
-    return Failed(CallError(limit, message), step.stage)
+    return Failed(CallError(limit, _told(rows, step, limit)), step.stage)
+
+
+def _told(rows: Rows, step: Step, limit: str) -> str:
+    """Where the search ended, why there is no answer, and what to do."""
+    if rows.policy.on_limit == "fail":
+        why = 'policy.on_limit is "fail"; "degrade" answers with the best conclusion so far'
+    else:
+        why = "no conclusion was there yet to answer with"
+    more = f"Raise {_RAISE[limit]}" if limit in _RAISE else "Give it longer"
+    return f"The search ended in stage {step.stage} ({limit}): {why}. {more} and retry the query."
 
 
 def _leading_conclusion(mode: SearchMode, step: Step, limit: str) -> Answer | None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from reasoning import keys
 from reasoning.decisions import (
+    DEADLINE,
     INCOMPLETE_STAGE,
     JUDGE_FAILED,
     LOST_CANDIDATES,
@@ -64,8 +65,10 @@ def search(
 ) -> Decision:
     """Decide for one query: see `Strategy.plan`."""
     mode = MODES[policy.mode]
-    # What was cancelled because of a limit must not count as a failure when the decision is made again.
-    rows = _rows(policy, query, calls if limit is None else _uncancelled(calls), width, idle=idle)
+    if limit is None and any(map(_late, calls)):
+        limit = DEADLINE  # seen by the worker first: the caller's clock may be a moment behind
+    # What was cut off because of a limit must not count as a failure when the decision is made again.
+    rows = _rows(policy, query, calls if limit is None else _not_cut_off(calls), width, idle=idle)
     step = current_step(rows, mode, steps)
     decision = _decide(rows, mode, steps, step)
     if not isinstance(decision, Next):
@@ -82,9 +85,9 @@ def search(
 
 
 def steps_taken(policy: Policy, query: Query, calls: Sequence[Call], steps: Steps, width: int) -> list[Step]:
-    """Every step so far, the one where the search stands last; cancelled calls count as never begun."""
+    """Every step so far, the one where the search stands last; calls that were cut off count as never begun."""
     mode = MODES[policy.mode]
-    rows = _rows(policy, query, _uncancelled(calls), width)
+    rows = _rows(policy, query, _not_cut_off(calls), width)
     step = current_step(rows, mode, steps)
     return [*_earlier(rows, mode, steps, step), step]
 
@@ -156,8 +159,13 @@ def _rows(policy: Policy, query: Query, calls: Iterable[Call], width: int, *, id
     return Rows(policy, query, by_key, width, MODES[policy.mode].retries(policy), idle)
 
 
-def _uncancelled(calls: Iterable[Call]) -> list[Call]:
-    return [call for call in calls if call.status is not CallStatus.CANCELLED]
+def _not_cut_off(calls: Iterable[Call]) -> list[Call]:
+    return [call for call in calls if call.status is not CallStatus.CANCELLED and not _late(call)]
+
+
+def _late(call: Call) -> bool:
+    """Whether the deadline of the query, and not a time limit of this call alone, ended it."""
+    return call.error is not None and call.error.code == DEADLINE
 
 
 _SEVERITY = (INCOMPLETE_STAGE, JUDGE_FAILED, LOST_CANDIDATES)

@@ -10,7 +10,7 @@ import pytest
 
 from reasoning.plan import Answer, Failed, plan
 from reasoning.policy import Policy
-from reasoning.records import Call, CallSpec, CallStatus, Ref
+from reasoning.records import Call, CallError, CallKind, CallSpec, CallStatus, Ref
 from reasoning.stages import STAGES
 
 
@@ -134,3 +134,50 @@ def test_a_call_that_failed_without_a_reason_is_still_explained(lab: Any) -> Non
     decision = plan(Policy(strategy="single"), lab.query, [Call(spec, CallStatus.CANCELLED)])
     assert isinstance(decision, Failed)
     assert (decision.error.code, spec.key in decision.error.message) == ("cancelled", True)
+
+
+@pytest.mark.parametrize("judge", ["labels", "words"])
+def test_a_judge_call_that_the_deadline_cut_off_ends_the_query_by_its_deadline(lab: Any, judge: str) -> None:
+    """The worker's clock may be ahead of the planner's: the row says that the time is up."""
+    policy = Policy(candidates=2, judge=judge)
+    late = CallError("deadline", "the deadline passed before the call ended")
+    for stage in STAGES:
+        rows = [
+            replace(row, status=CallStatus.FAILED, error=late, verdict=None)
+            if row.spec.stage == stage and row.spec.kind is not CallKind.GENERATE
+            else row
+            for row in lab.world().run(policy)[1]
+            if STAGES.index(row.spec.stage) <= STAGES.index(stage)
+        ]
+        decision = plan(policy, lab.query, rows)
+        assert decision == plan(policy, lab.query, rows, limit="deadline")
+        if stage == "conclusion":
+            assert isinstance(decision, Answer)
+            assert decision.degraded == "deadline"
+        else:
+            assert isinstance(decision, Failed)
+            assert decision.error.code == "deadline"
+
+
+def test_a_call_that_the_deadline_cut_off_is_no_lost_candidate(lab: Any) -> None:
+    policy = Policy(candidates=2, fan_out="apart")
+    late = CallError("deadline", "the deadline passed before the call ended")
+    rows = [
+        replace(row, status=CallStatus.FAILED, error=late, candidates=()) if row.spec.key.endswith("/1") else row
+        for row in until(lab, policy, "caption/r0/generate/1")
+        if row.spec.stage == "caption" or not row.spec.key.endswith("/1")
+    ]
+    decision = plan(policy, lab.query, rows)
+    assert isinstance(decision, Failed)
+    assert decision.error.code == "deadline"
+
+
+def test_a_limit_says_what_to_raise_and_how_to_get_what_is_there(lab: Any) -> None:
+    rows = until(lab, Policy(candidates=2), "conclusion/r0/generate/0-1")
+    failing = plan(Policy(candidates=2, on_limit="fail"), lab.query, rows, limit="deadline")
+    early = plan(Policy(candidates=2), lab.query, [], limit="deadline")
+    assert isinstance(failing, Failed)
+    assert isinstance(early, Failed)
+    assert 'policy.on_limit is "fail"; "degrade" answers' in failing.error.message
+    assert "policy.deadline_s" in failing.error.message
+    assert "policy.deadline_s" in early.error.message
