@@ -193,7 +193,7 @@ def main() -> int:
     parser.add_argument("--flight", type=int, default=64, help="searches at once")
     parser.add_argument("--out", type=Path, default=RESULTS / "demo_model.json", help="result file")
     args = parser.parse_args()
-    engine = open_engine(args.model, {"device": "cpu", "slots": 512, "apart": True})
+    engine = open_engine(args.model, {"device": "cpu", "slots": 512})
     held = Held(2026, args.count, args.level)
     policy = Policy.from_mapping(cast("dict[str, Any]", SETTINGS["policy"]))
     report: dict[str, Any] = {"level": args.level, "policy": policy.to_mapping()}

@@ -82,7 +82,7 @@ class Bench:
     def cells(self, candidates: int, judge: bool, flights: Sequence[int]) -> list[dict[str, Any]]:
         """One cell per number in flight; the sequential contender, which has one, is measured once for all."""
         load = os.getloadavg()[0]
-        engine = open_engine(str(self._folder), {"device": "cpu", "slots": 1024, "apart": True})
+        engine = open_engine(str(self._folder), {"device": "cpu", "slots": 1024})
         try:
             runs = self._in_turn(engine, self._contenders(engine, candidates, judge, flights))
         finally:

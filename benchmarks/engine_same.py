@@ -55,7 +55,8 @@ def main() -> None:
 
 def draw(work: Work, which: Sequence[int], *, in_turn: bool = False) -> list[tuple[int, ...]]:
     """The token ids of candidates `which` of every query, query by query; `in_turn`: one request at a time."""
-    engine = open_engine("demo", {"device": "cpu", "slots": 1024})
+    # In one process, so that all are in one batch.
+    engine = open_engine("demo", {"device": "cpu", "slots": 1024, "apart": False})
     try:
         futures: list[Any] = []
         for query in work.queries:

@@ -45,7 +45,7 @@ FLIGHT = 64
 """Requests that the engine takes at once, on both sides, and searches that the bare side keeps going."""
 ADMITTED = 128
 """Queries that a job has admitted for one worker of so many slots; the bare side is measured with as many too."""
-ENGINE = {"device": "cpu", "slots": FLIGHT, "apart": True}
+ENGINE = {"device": "cpu", "slots": FLIGHT}
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def make(request: pytest.FixtureRequest, mllama: Path) -> Iterator[Make]:
         elif request.param == "apart":
             engine = ApartEngine(str(mllama), SMALL, slots=slots, processes=1, cores=1)
         else:
-            engine = open_engine(str(mllama), {**SMALL, "slots": slots})
+            engine = open_engine(str(mllama), {**SMALL, "slots": slots, "apart": False})
         opened.append(engine)
         return engine
 

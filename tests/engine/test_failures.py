@@ -161,6 +161,17 @@ def test_the_watchdog_leaves_a_busy_loop_alone(
     watchdog.close()
 
 
+def test_a_loop_that_ends_by_an_error_ends_the_process(mllama: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken() -> bool:
+        raise LookupError("an error of the loop itself")
+
+    died = threading.Event()
+    engine = TransformersEngine(str(mllama), DeviceOptions(device="cpu", memory_mb=64), die=died.set)
+    monkeypatch.setattr(engine._loop, "step", broken)
+    wait_until(died.is_set)
+    engine.close()
+
+
 def test_labels_that_begin_alike_are_refused(open_engine: Open, pictures: dict[str, bytes]):
     engine = open_engine()
     error = engine.choose(choose(ask("?"), pictures, ("cat", "car"))).exception(timeout=20)

@@ -56,7 +56,7 @@ def answers(port: int) -> bool:
 def test_a_real_server(served: str, mllama: Path, pictures: dict[str, bytes]):
     engine = open_engine(f"openai:{served}#{mllama}", {"backoff_s": 0.05})
     assert isinstance(engine, RemoteEngine)
-    local = open_engine(str(mllama), {"device": "cpu", "memory_mb": 64})
+    local = open_engine(str(mllama), {"device": "cpu", "memory_mb": 64, "apart": False})
     prompt = ask("What is it?", ["picture0"])
     greedy = generate(prompt, pictures, seeds=(1, 2), sampling=GREEDY)
     there = engine.generate(greedy).result(timeout=60)

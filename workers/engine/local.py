@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import atexit
 import threading
-import zlib
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
 import torch
 
 from reasoning.errors import ModelError, Transient
@@ -24,10 +23,9 @@ from workers.engine.plain import PlainLoop
 from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated
 from workers.engine.watchdog import Watchdog, end_process
 
-MIB = 1024 * 1024
-SMALL_MODEL = 200_000_000
-"""Parameters below which a step is too short for its operations to share cores: whole batches share them."""
+log = structlog.get_logger()
 
+MIB = 1024 * 1024
 
 PICTURE_SHARE = 0.35
 """Of the memory: an image of four tiles takes as much as 1,600 tokens of text in the 11B model."""
@@ -54,9 +52,6 @@ class DeviceOptions:
     vision_batch: int = 8
     threads: int = 2
     """Threads that prepare prompts and images."""
-    loops: int = 0
-    """Batches that run side by side, each on its share of the cores; 0: one per core (up to 4) for a small model on
-    a CPU, else one."""
     watchdog_s: float = 300.0
     """A device call that lasts longer ends the process; 0 switches this off."""
 
@@ -70,7 +65,7 @@ class TransformersEngine:
         """Load `name` and start the loop thread. Raises BadInput when the model cannot be loaded."""
         device = pick_device(options.device)
         checkpoint = load(name, device=device, dtype=options.dtype, quantize=options.quantize)
-        self._loops = _loops(checkpoint, options, device)
+        self._loop = _loop(checkpoint, options, device)
         self.info = EngineInfo(
             kind="transformers",
             model=name,
@@ -85,19 +80,17 @@ class TransformersEngine:
         )
         self._slots = threading.Semaphore(options.slots)
         self._closed = False
-        cores = max(1, torch.get_num_threads() // len(self._loops))
-        self._threads = [
-            threading.Thread(target=_run, args=(loop, cores), name="engine-loop", daemon=True) for loop in self._loops
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(
+            target=_run, args=(self._loop, torch.get_num_threads(), die), name="engine-loop", daemon=True
+        )
+        self._thread.start()
         # A device call cut short by the end of the interpreter aborts the process.
         atexit.register(self.close)
         self._watchdog = Watchdog(self.busy_since, options.watchdog_s, die) if options.watchdog_s else None
 
     def busy_since(self) -> float | None:
-        """When the oldest device call in hand began (`time.monotonic`); None between calls."""
-        return min((since for loop in self._loops if (since := loop.busy_since) is not None), default=None)
+        """When the device call in hand began (`time.monotonic`); None between calls."""
+        return self._loop.busy_since
 
     def generate(self, request: Generate) -> Future[Generated]:
         """Queue the request; blocks while all slots are taken."""
@@ -112,10 +105,7 @@ class TransformersEngine:
         return self._submit(request)
 
     def counters(self) -> Counters:
-        totals: Counter[str] = Counter()
-        for loop in self._loops:
-            totals.update(loop.counts())
-        return Counters(values=dict(totals))
+        return Counters(values=self._loop.counts())
 
     def close(self) -> None:
         """Fail what is in hand with `Transient` and release the device."""
@@ -123,10 +113,8 @@ class TransformersEngine:
             return
         self._closed = True
         atexit.unregister(self.close)
-        for loop in self._loops:
-            loop.close()
-        for thread in self._threads:
-            thread.join()
+        self._loop.close()
+        self._thread.join()
         if self._watchdog:
             self._watchdog.close()
 
@@ -134,9 +122,7 @@ class TransformersEngine:
         if self._closed:
             return _failed(Transient("the engine is closed; the call runs again on another worker"))
         self._slots.acquire()
-        # All requests about an image go to one loop: its keys and values lie there.
-        key = "".join(request.prompt.images) or request.group or request.call_id
-        future = self._loops[zlib.crc32(key.encode()) % len(self._loops)].submit(request)
+        future = self._loop.submit(request)
         future.add_done_callback(lambda _: self._slots.release())
         return future
 
@@ -147,31 +133,35 @@ def _failed(error: Exception) -> Future[Any]:
     return future
 
 
-def _loops(checkpoint: Checkpoint, options: DeviceOptions, device: str) -> Sequence[Loop | PlainLoop]:
+def _loop(checkpoint: Checkpoint, options: DeviceOptions, device: str) -> Loop | PlainLoop:
     adapter = adapter_for(checkpoint.model, checkpoint.processor)
     if adapter is None:
-        return [PlainLoop(checkpoint)]
-    small = device == "cpu" and sum(p.numel() for p in checkpoint.model.parameters()) < SMALL_MODEL
-    count = options.loops or (min(4, torch.get_num_threads()) if small else 1)
-    encoder, ragged = Encoder(checkpoint.processor), ragged_for(adapter)
-    limits = limits_of(options, device, count, pictures=adapter.pictures is not None)
+        return PlainLoop(checkpoint)
+    ragged = ragged_for(adapter)
+    limits = limits_of(options, device, pictures=adapter.pictures is not None)
     if ragged:
         limits = replace(limits, fill_every=FILL_EVERY)
-    return [Loop(adapter, encoder, checkpoint.ends, limits, ragged=ragged) for _ in range(count)]
+    return Loop(adapter, Encoder(checkpoint.processor), checkpoint.ends, limits, ragged=ragged)
 
 
-def _run(loop: Loop | PlainLoop, cores: int) -> None:
+def _run(loop: Loop | PlainLoop, cores: int, die: Callable[[], None]) -> None:
+    """The thread of the loop. Threads of torch are counted per thread that asks for them."""
     torch.set_num_threads(cores)
-    loop.run()
+    try:
+        loop.run()
+    except Exception:
+        # What the loop did not foresee is an error of this program: better no process than one that never answers.
+        log.critical("The engine's loop ended by an error; the process ends", action="engine.lost", exc_info=True)
+        die()
 
 
-def limits_of(options: DeviceOptions, device: str, loops: int = 1, *, pictures: bool = True) -> Limits:
-    """What one of `loops` may hold: candidates, prompts, pictures where they are held apart, and image features."""
-    memory = (options.memory_mb * MIB or _free_memory(device)) // loops
+def limits_of(options: DeviceOptions, device: str, *, pictures: bool = True) -> Limits:
+    """What may be held: candidates, prompts, pictures where they are held apart, and image features."""
+    memory = options.memory_mb * MIB or _free_memory(device)
     share = PICTURE_SHARE if pictures else 0.0
     rest = memory * (0.9 - share)
     return Limits(
-        rows=-(-options.rows // loops),
+        rows=options.rows,
         trunks=2 * options.slots,
         pictures=options.slots,
         twig_bytes=int(rest * 0.6),

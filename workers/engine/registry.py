@@ -26,8 +26,8 @@ def open_engine(model: str, options: Mapping[str, Any] | None = None) -> Engine:
     """Start the engine that `model` names; it is ready when this returns.
 
     `scripted` or `scripted:SETTINGS` (see `Script`); `demo`; a local folder or hub id (see `DeviceOptions`);
-    `openai:BASE_URL#MODEL` (see `RemoteOptions`). `options` are settings of that engine by field name; `apart` lets a
-    small model on a CPU run in processes of its own.
+    `openai:BASE_URL#MODEL` (see `RemoteOptions`). `options` are settings of that engine by field name. A
+    small model on a CPU runs in processes of its own, unless `apart` is false.
 
     Raises:
         BadInput: unknown setting, or a model that is not there.
@@ -46,7 +46,7 @@ def open_engine(model: str, options: Mapping[str, Any] | None = None) -> Engine:
             raise BadInput(f'"{model}" must be openai:BASE_URL#MODEL', code="unknown_model", field="model")
         return RemoteEngine(build(RemoteOptions, {**settings, "base_url": base_url, "model": name}))
     name = str(demo_folder()) if model == DEMO else model
-    if _flag(settings.pop("apart", False)) and _small_on_cpu(name, settings):
+    if _flag(settings.pop("apart", True)) and _small_on_cpu(name, settings):
         return _apart(name, settings)
     from workers.engine.local import DeviceOptions, TransformersEngine
 
@@ -58,8 +58,10 @@ def _apart(name: str, settings: Mapping[str, Any]) -> Engine:
     from workers.engine.apart import ApartEngine
 
     count = min(MOST_PROCESSES, os.cpu_count() or 1)
-    shared = {"rows": -(-int(settings.get("rows", 512)) // count), "loops": 1}
-    shared["memory_mb"] = (int(settings.get("memory_mb", 0)) or 2048) // count
+    shared = {
+        "rows": -(-int(settings.get("rows", 512)) // count),
+        "memory_mb": (int(settings.get("memory_mb", 0)) or 2048) // count,
+    }
     slots = int(settings.get("slots", 256))
     return ApartEngine(name, {**settings, **shared}, slots=slots, processes=count, cores=1)
 
