@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 from tests.web import gallery
 from tests.web.browser import PATIENCE_S, Browser, driver, session
 from tests.web.conftest import NO_BROKER, Site, site_over
-from tests.web.test_submit_page import BAD, GOOD
+from tests.web.test_submit_page import BAD, GOOD, lines, picture
 
 pytestmark = pytest.mark.timeout(900)
 """Each wait has a cap of its own, which tells what was waited for; this one is for a browser that hangs."""
@@ -192,6 +192,31 @@ def test_retry_and_bulk(browser: Browser, served: Served):
     browser.see(" again.", "p.notice.ok")
 
 
+def test_a_bulk_action_on_many_is_followed_to_its_end(browser: Browser, stack: Up, tmp_path: Path):
+    """The orchestrator carries it out, and the page follows; nobody serves the model, so that the queries wait."""
+    many = lines(*({"custom_id": f"q{n}", "question": "What?", "images": [picture()]} for n in range(2_500)))
+    (tmp_path / "many.jsonl").write_bytes(many)
+    browser.open(f"{stack.url}/new-job")
+    browser.attach("input[type=file]", tmp_path / "many.jsonl")
+    browser.fill("input[name=model]", "nobody")
+    browser.click(".submit-row button")
+    browser.click("button[formaction]:not([formaction*=errors])")
+    browser.see("was submitted")
+    job = browser.address.rpartition("/")[2].partition("?")[0]
+    browser.see("no worker serves this model", "#live")
+    browser.open(f"{stack.url}/jobs/{job}/bulk?filter=status:waiting")
+    browser.see("Nothing has been changed yet")
+    browser.fill("form input[name=reason]", "wrong model")
+    browser.click("form button")
+    wait_until(lambda: browser.address.rpartition("/")[0].endswith("/bulk"), PATIENCE_S)
+    browser.see("100 %", "#live")
+    browser.see("done", "#live")
+    browser.picture("bulk-done")
+    assert "wrong model" in browser.text()
+    browser.open(f"{stack.url}/audit?subject={job}")
+    assert "job.bulk_cancel.done" in browser.text()
+
+
 def test_compare_two_jobs(browser: Browser, served: Served):
     browser.open(f"{served.url}/compare?a={served.jobs['single']}&b={served.jobs['labels']}")
     browser.see("Questions in both")
@@ -310,8 +335,8 @@ def test_accessibility(scheme: str, browser: Browser, served: Served):
 def test_accessibility_of_a_plan(scheme: str, browser: Browser, served: Served, tmp_path: Path):
     if scheme == "dark":
         browser.dark()
-    for name, lines in (("good", GOOD), ("bad", BAD)):
-        (tmp_path / f"{name}.jsonl").write_bytes(lines)
+    for name, data in (("good", GOOD), ("bad", BAD)):
+        (tmp_path / f"{name}.jsonl").write_bytes(data)
         browser.open(f"{served.url}/new-job")
         browser.attach("input[type=file]", tmp_path / f"{name}.jsonl")
         browser.click(".submit-row button")
