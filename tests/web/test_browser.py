@@ -234,13 +234,18 @@ def test_workers_and_a_paused_queue(browser: Browser, served: Served):
 
 
 def test_a_running_page_follows_without_losing_what_is_open(browser: Browser, served: Served):
-    browser.open(f"{served.url}/workers")
     browser.open(f"{served.url}/jobs?filter=is:active")
     browser.run("localStorage.setItem('stagebeam.refresh', '2')")
-    browser.open(f"{served.url}/")
-    browser.run("document.getElementById('live').dataset.mark = 'old'")
-    wait_until(lambda: browser.run("return document.getElementById('live').dataset.mark !== 'old'"), PATIENCE_S)
-    assert browser.text("#stale") == ""
+    for path in ("/", "/workers"):
+        browser.open(served.url + path)
+        browser.run("document.getElementById('live').dataset.mark = 'old'")
+        wait_until(lambda: browser.run("return document.getElementById('live').dataset.mark !== 'old'"), PATIENCE_S)
+        assert browser.text("#stale") == ""
+    # Whoever is about to act is left alone; the page goes on when they are done.
+    browser.run("document.querySelector('#live details.act').open = true")
+    assert browser.run("return Boolean(busy())")
+    browser.run("document.querySelector('#live details.act').open = false")
+    assert not browser.run("return Boolean(busy())")
 
 
 def test_keys_move_and_change_nothing(browser: Browser, served: Served):

@@ -20,6 +20,7 @@ const busy = () => {
   if (!live) return true;
   const selection = getSelection();
   return (selection && !selection.isCollapsed && live.contains(selection.anchorNode))
+    || live.querySelector("details.act[open]")
     || (live.contains(document.activeElement) && document.activeElement.matches("input, select, textarea"));
 };
 const seconds = () => Number(choice ? choice.value : 0);
