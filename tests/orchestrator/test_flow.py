@@ -88,6 +88,19 @@ def test_a_flush_in_the_middle_changes_no_answer(database: Database, store: Obje
     assert stack.answers(job_id) == calm.answers("job_calm")
 
 
+def test_a_query_without_an_open_call_is_planned_again_once_its_wake_up_is_overdue(stack: Stack) -> None:
+    stack.submit("job_a", 4, policy=POLICY)
+    with stack.worker() as pipeline:
+        stack.send(dispatch(stack.db, stack.settings, stack.now).outgoing)
+        calls = [call_id for message in stack.wire.messages for call_id in message.arguments["call_ids"]]
+        pipeline.run(stack.wire.messages[0].task, calls, 6)
+    stack.wire.messages.clear()
+    again = [reconcile(stack.db, stack.settings, stack.wire.depth, stack.now)]
+    stack.now += stack.settings.reconcile_s + 0.1
+    again.append(reconcile(stack.db, stack.settings, stack.wire.depth, stack.now))
+    assert [sum(len(item.call_ids) for item in each.outgoing) for each in again] == [0, 4]
+
+
 def test_a_duplicate_advance_inserts_no_call_twice(stack: Stack) -> None:
     job_id = stack.submit("job_a", 4, policy=POLICY)
     with stack.worker() as pipeline:
@@ -267,3 +280,5 @@ def test_a_job_out_of_time_keeps_its_answers_and_explains_the_rest(stack: Stack)
     assert job.done + job.degraded + job.expired == 40
     codes = {row.error["code"] for row in stack.queries(job_id) if row.status == "expired"}
     assert codes <= {"job_expired", "deadline"}
+    told = [row.error["message"] for row in stack.queries(job_id) if row.status == "expired"]
+    assert all("longer completion window" in text or "policy.deadline_s" in text for text in told)
