@@ -136,8 +136,16 @@ def _answer_with_best_so_far(db: Database, job: Any, now: float) -> None:
         advance(db, ids, now)
 
 
+_TOLD = {
+    "cancelled": "the job was cancelled before this query ended; retry the failures to have it run",
+    "expired": "the time of the job was over before this query ran; retry the failures, "
+    "or give the next job a longer completion window or fewer candidates",
+}
+"""What queries that never ran are told, by how they end."""
+
+
 def _end_queries(db: Database, job: Any, to: str, statuses: Sequence[str], now: float) -> None:
-    message = f"the job was {to} before this query ended"
+    message = _TOLD[to]
     error = caused({"code": f"job_{to}", "message": message, "stage": None, "attempts": 0, "retryable": True})
     for _ in range(ENDED_PER_ROUND // AT_ONCE):
         with db.write() as conn:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from reasoning.strategies.search import Step
 
 
-_RAISE = {DEADLINE: "policy.deadline_s", TOKEN_BUDGET: "policy.token_budget"}
-"""The field of the policy that sets a limit."""
+_MORE = {
+    DEADLINE: "Give it more time (policy.deadline_s, or the completion window of its job)",
+    TOKEN_BUDGET: "Raise policy.token_budget",
+}
+"""How the limit becomes a wider one."""
 
 
 def best_so_far(rows: Rows, mode: SearchMode, step: Step, limit: str) -> Decision:
@@ -41,7 +44,7 @@ def _told(rows: Rows, step: Step, limit: str) -> str:
         why = 'policy.on_limit is "fail"; "degrade" answers with the best conclusion so far'
     else:
         why = "no conclusion was there yet to answer with"
-    more = f"Raise {_RAISE[limit]}" if limit in _RAISE else "Give it longer"
+    more = _MORE.get(limit, "Lift the limit")
     return f"The search ended in stage {step.stage} ({limit}): {why}. {more} and retry the query."
 
 
