@@ -45,6 +45,14 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            if self.body_field is not None and not _may_be_json(request):
+                raise Refused(415, "send the body as application/json", "unsupported_media_type")
             return await handler(_StrictRequest(request.scope, request.receive))
 
         return strict
+
+
+def _may_be_json(request: Request) -> bool:
+    """Whether a body would be read as JSON, or the client did not say what it is."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return not kind or kind == "application/json" or kind.endswith("+json")

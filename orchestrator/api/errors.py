@@ -64,8 +64,8 @@ def too_large(limit: int) -> Refused:
 class NotFound(BadInput):
     """There is no such thing in the caller's project; what another project has looks the same."""
 
-    def __init__(self, kind: str, name: object) -> None:
-        super().__init__(f'there is no {kind} "{name}" in this project', code="not_found", field=kind)
+    def __init__(self, kind: str, name: object, *, field: str | None = None) -> None:
+        super().__init__(f'there is no {kind} "{name}" in this project', code="not_found", field=field or kind)
 
 
 def envelope(

@@ -212,8 +212,9 @@ def test_another_window_is_taken_and_an_unknown_file_refused(wire: Wire):
     batch = client.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="90m")  # type: ignore[arg-type]
     assert batch.expires_at == batch.created_at + 5400
     assert batch.completion_window == "90m"
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError) as error:
         client.batches.create(input_file_id="file-none", endpoint=ENDPOINT, completion_window="24h")
+    assert error.value.param == "input_file_id"
 
 
 def test_an_idempotency_key_gives_one_batch(any_wire: Wire):

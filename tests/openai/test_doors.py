@@ -184,3 +184,12 @@ def test_a_character_that_cannot_be_stored_is_named_by_its_place(wire: Wire):
     body = {"model": "m", "messages": [{"role": "user", "content": "a\0b"}]}
     error = httpx.post(f"{wire.url}/v1/chat/completions", json=body).json()["error"]
     assert (error["code"], error["param"]) == ("invalid_value", "messages.0.content")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_a_json_body_under_another_name_is_refused_by_its_type(wire: Wire, kind: str):
+    """What `curl -d` sends unless it is told otherwise."""
+    answer = httpx.post(f"{wire.url}/v1/batches", content=b"{}", headers={"content-type": kind})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (415, "unsupported_media_type")
+    assert "application/json" in error["message"]

@@ -236,3 +236,13 @@ def test_slow_uploads_do_not_keep_others_waiting(wire: Wire):
         client = wire.client()
         assert client.batches.list().data == []
         assert client.files.create(file=TEXT, purpose="batch").bytes == len(TEXT)
+
+
+def test_an_expiry_in_another_form_is_refused_and_not_passed_over(wire: Wire):
+    fields = {"purpose": "batch", "expires_after": '{"anchor": "created_at", "seconds": 3600}'}
+    answer = httpx.post(f"{wire.url}/v1/files", data=fields, files={"file": ("a.jsonl", TEXT)})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == "expires_after"
+    assert "expires_after[seconds]" in error["message"]
+    assert list(wire.objects.list()) == []

@@ -47,7 +47,7 @@ def create(
 
     A dry run validates at once, tells the calls and tokens that it implies, and makes nothing.
     """
-    file = file_or_404(use, caller, new.input_file_id)
+    file = file_or_404(use, caller, new.input_file_id, "input_file_id")
     model = answering(use, first_model(use.objects, file, use.settings))
     request = new.request(caller.project_id, model, idempotency_key)
     if dry_run:

@@ -99,10 +99,10 @@ def delete(file_id: str, use: Use, caller: Operator) -> dict[str, Any]:
     return {"id": file_id, "object": "file", "deleted": True}
 
 
-def file_or_404(use: Services, caller: Caller, file_id: str) -> Any:
-    """The row of a file that is neither deleted nor expired. Raises NotFound."""
+def file_or_404(use: Services, caller: Caller, file_id: str, field: str | None = None) -> Any:
+    """The row of a file that is neither deleted nor expired. Raises NotFound, which names the `field` that asked."""
     with use.db.read() as conn:
         row = files.get(conn, caller.project_id, file_id)
     if row is None or (row.expires_at is not None and row.expires_at <= use.now()):
-        raise NotFound("file", file_id)
+        raise NotFound("file", file_id, field=field)
     return row

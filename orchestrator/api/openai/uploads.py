@@ -160,6 +160,12 @@ def _checked(fields: dict[str, str]) -> int | None:
             code="invalid_value",
             field="purpose",
         )
+    if "expires_after" in fields:
+        raise BadInput(
+            "write the expiry as two parts, expires_after[anchor] and expires_after[seconds]",
+            code="invalid_value",
+            field="expires_after",
+        )
     anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
     if anchor is None and seconds is None:
         return None
