@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from reasoning.prompts import Message, Prompt
@@ -33,6 +33,10 @@ class Manners:
     busy: int = 0
     """How many requests are turned away with 429 before any is served."""
     retry_after: str = "0.01"
+    broken: list[str] = field(default_factory=list)
+    """Bodies with which the first requests are answered."""
+    refuses_n: str = ""
+    """What a request for several is refused with."""
     seen: list[dict[str, Any]] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
@@ -56,12 +60,16 @@ class Server:
         self._uvicorn.should_exit = True
         self._thread.join()
 
-    async def _complete(self, request: Request) -> JSONResponse:
+    async def _complete(self, request: Request) -> Response:
         manners, body = self.manners, await request.json()
         manners.seen.append(body)
         if manners.busy > 0:
             manners.busy -= 1
             return JSONResponse({"error": {"message": "busy"}}, 429, {"retry-after": manners.retry_after})
+        if manners.broken:
+            return Response(manners.broken.pop(0), media_type="application/json")
+        if manners.refuses_n and body.get("n", 1) > 1:
+            return JSONResponse({"error": {"message": manners.refuses_n}}, 400)
         if not manners.extras and set(body) - OWN:
             return JSONResponse({"error": {"message": f"unexpected fields {set(body) - OWN}"}}, 422)
         manners.at_once += 1

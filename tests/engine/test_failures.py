@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from reasoning.errors import BadInput, ModelError
 from tests.engine.reference import WARM, ask, choose, generate
@@ -187,6 +189,25 @@ def test_a_folder_with_a_missing_file_is_named(mllama: Path, tmp_path: Path, mis
     with pytest.raises(BadInput) as raised:
         TransformersEngine(str(tmp_path), DeviceOptions(device="cpu"))
     assert raised.value.code == "unknown_model"
+
+
+def test_weights_cut_short_are_told(mllama: Path, tmp_path: Path):
+    shutil.copytree(mllama, tmp_path, dirs_exist_ok=True)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(BadInput, match="cannot be loaded") as raised:
+        TransformersEngine(str(tmp_path), DeviceOptions(device="cpu"))
+    assert raised.value.code == "unknown_model"
+
+
+def test_weights_that_lack_a_tensor_are_told(mllama: Path, tmp_path: Path):
+    shutil.copytree(mllama, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if "q_proj" in name)
+    del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInput, match=r"lack .*q_proj"):
+        TransformersEngine(str(tmp_path), DeviceOptions(device="cpu"))
 
 
 def test_a_folder_that_is_not_there_is_named():

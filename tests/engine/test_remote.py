@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.engine.server import Manners, Server
 from workers.engine.protocol import Sampling
 from workers.engine.registry import open_engine
 from workers.engine.remote import RemoteEngine
+from workers.engine.remote_wire import seconds_until
 
 ROOMY = Sampling(temperature=0.8, top_p=0.9, top_k=40, max_tokens=200)
 Connect = Callable[..., tuple[RemoteEngine, Manners]]
@@ -65,6 +68,33 @@ def test_a_server_that_ignores_n_is_asked_one_by_one(connect: Connect):
     assert [body["seed"] for body in manners.seen] == [1, 2, 3, 1, 2, 3]
 
 
+@pytest.mark.parametrize("words", ["n > 1 is not supported", "`n` must be 1", "unknown field 'n'"])
+def test_a_server_that_refuses_n_is_asked_one_by_one(connect: Connect, words: str):
+    engine, manners = connect(Manners(refuses_n=words))
+    for _ in range(2):
+        result = engine.generate(generate(ask("What?"), {}, seeds=(1, 2, 3), sampling=ROOMY)).result(timeout=10)
+        assert len(result.candidates) == 3
+    # Refused twice: fields beyond OpenAI's own are the first suspect.
+    assert [body.get("n", 1) for body in manners.seen] == [3, 3, *[1] * 6]
+
+
+@pytest.mark.parametrize("body", ['{"id": ', '"<html>"', "null", '{"choices": []}', '{"choices": [{"index": 0}]}'])
+def test_an_answer_that_cannot_be_read_fails_its_call_and_may_be_tried_again(connect: Connect, body: str):
+    engine, _ = connect(Manners(broken=[body]))
+    error = engine.generate(generate(ask("What?"), {}, sampling=ROOMY)).exception(timeout=10)
+    assert isinstance(error, ModelError)
+    assert (error.code, error.retryable) == ("crash", True)
+    assert engine.generate(generate(ask("What?"), {}, sampling=ROOMY)).result(timeout=10).candidates
+
+
+def test_the_time_to_wait_comes_as_seconds_or_as_a_date():
+    assert seconds_until("1.5") == 1.5
+    assert seconds_until("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert 3590 < (seconds_until(format_datetime(datetime.now(UTC) + timedelta(hours=1))) or 0) <= 3600
+    assert seconds_until("") is None
+    assert seconds_until("soon") is None
+
+
 def test_a_server_of_openai_words_alone_gets_no_others(connect: Connect):
     engine, manners = connect(Manners(extras=False, keeps_stop=False))
     for _ in range(2):
@@ -101,7 +131,7 @@ def test_a_busy_server_is_asked_again_and_less_at_once(connect: Connect):
 
 
 def test_more_go_at_once_while_the_server_answers(connect: Connect):
-    engine, manners = connect(Manners(delay_s=0.01), start=2, slots=32)
+    engine, manners = connect(Manners(delay_s=0.05), start=2, slots=32)
     futures = [engine.generate(generate(ask(f"{k}?"), {}, sampling=ROOMY)) for k in range(120)]
     assert all(future.result(timeout=20).candidates for future in futures)
     assert 4 < manners.most_at_once <= 32

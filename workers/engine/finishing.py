@@ -59,4 +59,5 @@ def _usage(job: Job, tokens: int) -> Usage:
         generated_tokens=tokens,
         vision_calls=job.vision_calls,
         seconds=job.seconds,
+        image_tokens=job.layout.image_tokens if job.layout else 0,
     )

@@ -40,7 +40,7 @@ class DeviceOptions:
     device: str = "auto"
     dtype: str = "auto"
     quantize: str = ""
-    """Empty, `int8` or `int4`; needs bitsandbytes and a GPU."""
+    """Empty, `int4`, or `int8` on a GPU; needs the extra `quant`."""
     slots: int = 256
     """Requests in hand at once; a further one blocks its caller."""
     rows: int = 512

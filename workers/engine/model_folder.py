@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from safetensors import SafetensorError
 
 from reasoning.errors import BadInput
 from reasoning.policy import PromptStyle
@@ -36,10 +38,11 @@ def load(name: str, *, device: str, dtype: str, quantize: str = "") -> Checkpoin
     """Load `name` (a folder or hub id) onto `device`.
 
     `dtype` is `auto` (as stored on a GPU, float32 on a CPU) or a torch name; `quantize` is empty, `int8` or
-    `int4` (bitsandbytes, GPU only).
+    `int4` (bitsandbytes; `int8` on a GPU).
 
     Raises:
-        BadInput: `unknown_model` when a file is missing or the checkpoint cannot be read.
+        BadInput: `unknown_model` when a file or a tensor is missing or the checkpoint cannot be read;
+            `invalid_settings` when bitsandbytes is not installed.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
@@ -49,20 +52,25 @@ def load(name: str, *, device: str, dtype: str, quantize: str = "") -> Checkpoin
     target = torch.device(device)
     try:
         processor = AutoProcessor.from_pretrained(name)
-        model = AutoModelForImageTextToText.from_pretrained(
+        model, found = AutoModelForImageTextToText.from_pretrained(
             name,
             dtype=_dtype(dtype, target),
             device_map=str(target) if target.type != "cpu" else None,
+            output_loading_info=True,
             **_quantization(quantize),
-        ).eval()
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"model {name} cannot be loaded: {error}", code="unknown_model", field="model") from error
+    if found["missing_keys"]:
+        # transformers would fill them with random numbers.
+        some = ", ".join(sorted(found["missing_keys"])[:3])
+        raise BadInput(f"the weights of model {name} lack {some}", code="unknown_model", field="model")
     if not getattr(processor, "chat_template", None):
         raise BadInput(f"model {name} has no chat template; add chat_template.jinja", code="unknown_model")
     return Checkpoint(
         name=name,
         revision=str(getattr(model.config, "_commit_hash", None) or "local"),
-        model=model,
+        model=model.eval(),
         processor=processor,
         prompts=_prompts(name),
         ends=_ends(model, processor),
@@ -116,10 +124,16 @@ def _dtype(dtype: str, device: torch.device) -> torch.dtype | str:
 def _quantization(quantize: str) -> dict[str, Any]:
     if not quantize:
         return {}
-    from transformers import BitsAndBytesConfig
-
     if quantize not in ("int8", "int4"):
         raise BadInput(f'unknown quantize "{quantize}"; use int8 or int4', code="invalid_settings", field="quantize")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BadInput(
+            f'quantize={quantize} needs bitsandbytes; install "stagebeam[quant]"',
+            code="invalid_settings",
+            field="quantize",
+        )
+    from transformers import BitsAndBytesConfig
+
     return {"quantization_config": BitsAndBytesConfig(load_in_8bit=quantize == "int8", load_in_4bit=quantize == "int4")}
 
 

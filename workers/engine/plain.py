@@ -111,7 +111,7 @@ class PlainLoop:
         tokens = sum(candidate.tokens for candidate in candidates)
         return Generated(
             candidates=candidates,
-            usage=Usage(length, 0, tokens, len(request.prompt.images), time.monotonic() - started),
+            usage=self._usage(request, inputs, tokens, started),
         )
 
     def _candidate(self, request: Generate, place: int, ids: Sequence[int]) -> Candidate:
@@ -130,8 +130,18 @@ class PlainLoop:
         inputs = self._inputs(request, request.prompt, ())
         shares = torch.softmax(self._model(**inputs).logits[0, -1].double(), -1)
         weights = [float(shares[i].sum()) for i in ids]
-        usage = Usage(inputs["input_ids"].shape[1], 0, 0, len(request.prompt.images), time.monotonic() - started)
+        usage = self._usage(request, inputs, 0, started)
         return Chosen(probabilities=tuple(weight / sum(weights) for weight in weights), usage=usage)
+
+    def _usage(self, request: Request, inputs: Mapping[str, torch.Tensor], tokens: int, started: float) -> Usage:
+        ids = inputs["input_ids"]
+        return Usage(
+            prompt_tokens=ids.shape[1],
+            generated_tokens=tokens,
+            vision_calls=len(request.prompt.images),
+            seconds=time.monotonic() - started,
+            image_tokens=int((ids == getattr(self._processor, "image_token_id", -1)).sum()),
+        )
 
     def _inputs(self, request: Request, prompt: Prompt, prefix_ids: Sequence[int]) -> Mapping[str, torch.Tensor]:
         """The processor's tensors, the path so far appended as token ids."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -135,7 +136,9 @@ class RemoteEngine:
             future.set_exception(_closed())
         except Exception as error:  # a server may answer anything
             self._totals["errors"] += 1
-            future.set_exception(ModelError(f"the answer of the server cannot be read: {error}", code="crash"))
+            future.set_exception(
+                ModelError(f"the answer of the server cannot be read: {error}", code="crash", retryable=True)
+            )
         finally:
             self._open[request.group] -= 1
             if not self._open[request.group]:
@@ -163,8 +166,7 @@ class RemoteEngine:
         found: list[Candidate] = []
         total = Usage()
         while len(found) < len(request.seeds):
-            missing = request.seeds[len(found) :]
-            seeds = missing if self._dialect.several else missing[:1]
+            seeds = request.seeds[len(found) :]
             answer, seconds = await self._ask(request, partial(wire.generate_body, request, self._dialect, seeds))
             if not answer.choices:
                 raise ModelError("the server answered without a choice", code="crash", retryable=True)
@@ -223,7 +225,7 @@ class RemoteEngine:
         if error.status_code in (400, 422) and self._dialect.extras and "context" not in str(error).lower():
             self._dialect.extras = False
             return 0.0
-        if error.status_code in (400, 422) and self._dialect.several and '"n"' in str(error).replace("'", '"'):
+        if error.status_code in (400, 422) and self._dialect.several and re.search(r"\bn\b", str(error)):
             self._dialect.several = False
             return 0.0
         code = "context_overflow" if "context" in str(error).lower() else "refused"
@@ -232,8 +234,8 @@ class RemoteEngine:
     def _pause(self, attempt: int, error: openai.APIError) -> float:
         response = getattr(error, "response", None)
         asked = response.headers.get("retry-after", "") if response is not None else ""
-        if asked.replace(".", "", 1).isdigit():
-            return min(float(asked), self._options.max_backoff_s)
+        if (seconds := wire.seconds_until(asked)) is not None:
+            return min(seconds, self._options.max_backoff_s)
         spread = 0.5 + random.random()  # noqa: S311 (keeps workers from coming back together)
         return float(min(self._options.max_backoff_s, self._options.backoff_s * 2**attempt) * spread)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from PIL import Image
@@ -53,7 +55,10 @@ def messages(turns: Sequence[Message], prefix: str, images: Mapping[str, str]) -
 
 
 def generate_body(request: Generate, dialect: Dialect, seeds: Sequence[int]) -> dict[str, Any]:
-    """The request body for `len(seeds)` candidates, messages and model apart."""
+    """The request body for one candidate per seed, or for the first where the server takes no `n`.
+
+    Messages and model come apart.
+    """
     sampling = request.sampling
     body: dict[str, Any] = {
         "max_tokens": sampling.max_tokens,
@@ -62,7 +67,7 @@ def generate_body(request: Generate, dialect: Dialect, seeds: Sequence[int]) -> 
         # Servers take 32 bits, some signed.
         "seed": seeds[0] & 0x7FFFFFFF,
     }
-    if len(seeds) > 1:
+    if len(seeds) > 1 and dialect.several:
         body["n"] = len(seeds)
     stops = bool(request.stop) and dialect.stops
     if stops:
@@ -130,6 +135,16 @@ def usage(answer: Any, seconds: float) -> Usage:
     details = answer.usage.prompt_tokens_details
     cached = (details.cached_tokens if details else 0) or 0
     return Usage(answer.usage.prompt_tokens, cached, answer.usage.completion_tokens, 0, seconds)
+
+
+def seconds_until(retry_after: str) -> float | None:
+    """What a `retry-after` header asks for, as seconds or as a date (RFC 9110, 10.2.3); None when it asks nothing."""
+    if retry_after.replace(".", "", 1).isdigit():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _continuation(prefix: str) -> dict[str, bool]:

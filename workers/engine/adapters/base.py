@@ -64,6 +64,11 @@ class Layout:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def image_tokens(self) -> int:
+        """Positions that images take up in the prompt: one each where their features stand apart from the text."""
+        return sum(end - start for start, end in self.places)
+
 
 @dataclass(frozen=True, slots=True)
 class PictureSeen:
