@@ -193,14 +193,20 @@ class S3Store:
             return
         upload = self._client.create_multipart_upload(**target, ContentType=media_type)
         target["UploadId"] = upload["UploadId"]
+        waiting = [second, first]
+        del first, second  # a part is let go as soon as it is sent
         try:
             done = []
-            for number, part in enumerate(itertools.chain([first, second], parts), start=1):
+            for number in itertools.count(1):
+                part = waiting.pop() if waiting else next(parts, b"")
+                if not part:
+                    break
                 sent = self._client.upload_part(**target, PartNumber=number, Body=part)
                 # The checksums of the parts are asked for again where the server computed any.
                 sums = {name: value for name, value in sent.items() if name.startswith("Checksum") and value}
                 sums.pop("ChecksumType", None)
                 done.append({"PartNumber": number, "ETag": sent["ETag"], **sums})
+                del part
             self._client.complete_multipart_upload(**target, MultipartUpload={"Parts": done}, **condition)
         except BaseException:
             with suppress(ClientError, BotoCoreError):  # the first error is the one that tells
