@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -224,30 +223,27 @@ class Loop:
         # What was about to be computed is lost with the step.
         back = [job for job in self._open if job.trunk is None or job.trunk.logits is None]
         admission.halve()
-        for job in back:
-            self._put_back(job)
-        while not alone and admission.running > admission.row_limit:
-            self._put_back(self._open[-1])
+        others = [] if alone else [job for job in reversed(self._open) if job not in back]
+        for job in [*back, *others]:
+            if job in back or admission.running > admission.row_limit:
+                admission.put_back(job)
+                self._open.remove(job)
+                self._waiting.insert(0, job)
         self._device.forget()
         if alone:
             self._fail_all((back or self._open)[:1], ModelError(f"{_TOO_LARGE} ({error})", code="out_of_memory"))
 
-    def _put_back(self, job: Job) -> None:
-        self._admission.put_back(job)
-        self._open.remove(job)
-        self._waiting.insert(0, job)
-
     def _crashed(self, error: Exception) -> None:
         self.tally.crashes += 1
         self._device.forget()
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"the model crashed: {type(error).__name__}: {error}"
         log.error(
             "The model crashed; its calls fail and the loop goes on",
             action="engine.crash",
             calls=len(self._open),
-            where=traceback.format_exception(error, limit=-4),
+            exc_info=error,
         )
-        self._fail_all(self._open, ModelError(f"the model crashed: {reason}", code="crash", retryable=True))
+        self._fail_all(self._open, ModelError(reason, code="crash", retryable=True))
 
     def _fail_all(self, jobs: Iterable[Job], error: StagebeamError) -> None:
         for job in list(jobs):
