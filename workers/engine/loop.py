@@ -238,7 +238,7 @@ class Loop:
         self._device.forget()
         reason = f"the model crashed: {type(error).__name__}: {error}"
         log.error(
-            "The model crashed; its calls fail and the loop goes on",
+            "The model crashed; its calls fail, the loop goes on",
             action="engine.crash",
             calls=len(self._open),
             exc_info=error,
