@@ -142,6 +142,8 @@ class Usage:
     vision_calls: int = 0
     """Runs of the vision tower."""
     seconds: float = 0.0
+    image_tokens: int = 0
+    """Those prompt tokens that stand for images; 0 where an engine cannot tell."""
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from orchestrator import bulk
 from orchestrator.api.errors import NotFound
 from orchestrator.traces import decided, read_part
-from orchestrator.web import thinking, timeline
+from orchestrator.web import rerun, thinking, timeline
 from orchestrator.web.jobs import job_of, turn
 from orchestrator.web.pages import Ask
 from orchestrator.web.text import safe_utf8
@@ -93,6 +93,7 @@ def query_page(ask: Ask) -> Response:
         workers=workers,
         images=images,
         act=_act(row),
+        again=rerun.command(row.custom_id, row.body, policy, job.model),
         expected=_expected(row),
         live=row.status in ("waiting", "running"),
     )

@@ -35,9 +35,9 @@ def write(text: str) -> None:
 
 
 def document(data: Mapping[str, Any], *, as_json: bool) -> None:
-    """One thing: a JSON document, or a line per field."""
+    """One thing: a JSON document (on one line for programs, which may read line by line), or a line per field."""
     if as_json:
-        write(to_json(data, indent=2))
+        write(to_json(data, indent=2 if sys.stdout.isatty() else None))
         return
     flat = list(_flat(data))
     width = max((len(name) for name, _ in flat), default=0)
