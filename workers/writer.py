@@ -26,7 +26,7 @@ _LOG = structlog.get_logger(__name__)
 
 GROUP = 256
 """Calls written in one transaction at most."""
-PACE_S = 0.1
+PACE_S = 0.25
 """From one write to the next while the engine has other calls to do, unless a group is full: on a small model the
 machine's time is the engine's, and a group costs the database, the broker and the planner little more than a call."""
 ATTEMPTS = 3

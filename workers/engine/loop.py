@@ -237,12 +237,7 @@ class Loop:
         self.tally.crashes += 1
         self._device.forget()
         reason = f"the model crashed: {type(error).__name__}: {error}"
-        log.error(
-            "The model crashed; its calls fail, the loop goes on",
-            action="engine.crash",
-            calls=len(self._open),
-            exc_info=error,
-        )
+        log.error("The model crashed; its calls fail.", action="engine.crash", calls=len(self._open), exc_info=error)
         self._fail_all(self._open, ModelError(reason, code="crash", retryable=True))
 
     def _fail_all(self, jobs: Iterable[Job], error: StagebeamError) -> None:

@@ -37,6 +37,7 @@ class Dialect:
 def data_uri(data: bytes) -> str:
     """The encoded image as the wire wants it."""
     kind = Image.open(io.BytesIO(data)).format or "PNG"
+    kind = "JPEG" if kind == "MPO" else kind  # of several pictures the first is a plain JPEG, which all servers read
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
 
 
