@@ -63,7 +63,7 @@ def engine_options(settings: Settings) -> dict[str, Any]:
     """What the settings say about the engine, `engine_options` last. Raises BadInput."""
     options: dict[str, Any] = {"slots": settings.slots}
     if served_model(settings.model) != "scripted" and not settings.model.startswith("openai:"):
-        options |= {"device": settings.device, "dtype": settings.dtype, "apart": True}
+        options |= {"device": settings.device, "dtype": settings.dtype}
     return options | parse_settings(settings.engine_options)
 
 

@@ -98,5 +98,5 @@ def test_the_settings_of_an_engine_come_from_those_of_the_worker() -> None:
     assert (served_model(scripted.model), engine_options(scripted)) == ("scripted", {"slots": 3, "labels": "false"})
     local = Settings(model="some/model", device="cpu", engine_options='{"rows": 8}')
     assert served_model(local.model) == "some/model"
-    assert engine_options(local) == {"slots": 64, "device": "cpu", "dtype": "auto", "apart": True, "rows": 8}
+    assert engine_options(local) == {"slots": 64, "device": "cpu", "dtype": "auto", "rows": 8}
     assert engine_options(Settings(model="openai:http://h/v1#m")) == {"slots": 64}
