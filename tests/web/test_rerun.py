@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 
-from orchestrator.web.rerun import command
+from orchestrator.web.rerun import LONGEST, command
 from reasoning.policy import Policy
 
 POLICY = Policy(candidates=3, seed=11)
@@ -23,6 +23,7 @@ def test_it_is_one_line_with_name_images_by_content_and_the_whole_policy() -> No
     assert said == {"custom_id": "q 1", "question": BODY["question"], "images": images, "choices": ["a", "b"]}
 
 
-def test_there_is_none_for_what_a_line_cannot_say() -> None:
+def test_there_is_none_for_what_a_line_cannot_say_and_for_what_is_too_long() -> None:
     assert command("q", {}, POLICY, "m") is None
+    assert command("q", {**BODY, "question": "x" * LONGEST}, POLICY, "m") is None
     assert command("q", {**BODY, "context": [{"role": "user", "text": "earlier"}]}, POLICY, "m") is None
