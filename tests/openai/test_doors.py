@@ -50,7 +50,7 @@ JSON = {"content-type": "application/json"}
     ],
 )
 def test_every_failure_has_the_envelope(wire: Wire, method: str, path: str, body: bytes | None, status: int):
-    with httpx.Client(event_hooks={"response": [check_types]}) as http:
+    with httpx.Client(event_hooks={"response": [check_types]}, timeout=30) as http:
         answer = http.request(method, wire.url + path, content=body, headers=JSON)
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
@@ -109,7 +109,7 @@ def test_storage_is_limited(wire: Wire):
     assert error.value.code == "storage_limit_exceeded"
     headers = {"authorization": f"Bearer {client.api_key}"}
     inline = {"lines": [{"custom_id": "q", "question": "y" * 200}]}
-    with httpx.Client(base_url=wire.url, headers=headers) as http:
+    with httpx.Client(base_url=wire.url, headers=headers, timeout=30) as http:
         for answer in (http.post("/api/files", content=b"y" * 200), http.post("/api/jobs", json=inline)):
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "storage_limit_exceeded")
     assert [entry.key for entry in wire.objects.list("files/")] == [f"files/{kept.id}"]
