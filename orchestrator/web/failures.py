@@ -14,7 +14,7 @@ READ = 100
 
 def failures(ask: Ask) -> Response:
     """Causes of the jobs that need attention, most frequent first."""
-    snap = ask.web.snapshots.get(ask.viewer.project_id, ask.use.now())
+    snap = ask.snapshot()
     jobs = {job.id: job for job in snap.attention if job.failed + job.expired}
     with ask.use.db.read() as conn:
         rows = overview.failures(conn, sorted(jobs), READ)

@@ -13,7 +13,7 @@ from storage import controls
 def workers(ask: Ask) -> Response:
     """Queues by model and workers, with what each has in hand."""
     now = ask.use.now()
-    snap = ask.web.snapshots.get(ask.viewer.project_id, now)
+    snap = ask.snapshot()
     depths = ask.web.broker.look([model.model for model in snap.models], now)
     return ask.page("workers.html", snap=snap, depths=depths, done=ask.query.get("done"), number=ask.query.get("n"))
 

@@ -24,7 +24,7 @@ CELLS = ("generate_queued", "generate_leased", "judge_queued", "judge_leased")
 
 def overview(ask: Ask) -> Response:
     """The overview page, from the shared snapshot and the shared look at the broker."""
-    snap = ask.web.snapshots.get(ask.viewer.project_id, ask.use.now())
+    snap = ask.snapshot()
     spans = []
     for name, title, ago, width_s in SPANS:
         buckets = getattr(snap.series, name)

@@ -108,7 +108,7 @@ def plan(ask: Ask) -> Response:
 def _plan(ask: Ask, request: JobRequest, report: Report, policy: Policy, file: Any) -> Plan:
     bad = report.refused > 0 or report.error_count > 0
     project, model = ask.viewer.project_id, request.model
-    queues = {queue.model: queue for queue in ask.web.snapshots.get(project, ask.use.now()).models}
+    queues = {queue.model: queue for queue in ask.snapshot().models}
     queue = queues.get(model)
     with ask.use.db.read() as conn:
         history = overview.engine_seconds(conn, project, model, policy.digest)

@@ -20,7 +20,7 @@ from orchestrator.web.access import SAFE_METHODS, LoginLimit, Viewer, same_origi
 from orchestrator.web.broker import Broker
 from orchestrator.web.pictures import Pictures
 from orchestrator.web.render import Templates, address
-from orchestrator.web.snapshot import Snapshots
+from orchestrator.web.snapshot import Snapshot, Snapshots
 from orchestrator.web.text import safe_utf8
 from reasoning.errors import BadInput, StagebeamError, Transient
 from storage.access import Caller, Role
@@ -95,13 +95,18 @@ class Ask:
         """The address of a page below the path prefix; parameters that are None or empty are left out."""
         return address(self.use.settings.path_prefix, *parts, **params)
 
+    def snapshot(self) -> Snapshot:
+        """The shared snapshot, the same one for the whole request."""
+        state = self.request.state
+        if not hasattr(state, "snapshot"):
+            state.snapshot = self.web.snapshots.get(self.viewer.project_id, self.use.now())
+        found: Snapshot = state.snapshot
+        return found
+
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """Render a template. A GET answers 304 when the browser has the same page already."""
-        now = self.use.now()
-        snapshot = self.web.snapshots.get(self.viewer.project_id, now)
-        html = self.web.templates.render(
-            template, ask=self, viewer=self.viewer, now=now, notices=snapshot.notices, **values
-        )
+        now, notices = self.use.now(), self.snapshot().notices
+        html = self.web.templates.render(template, ask=self, viewer=self.viewer, now=now, notices=notices, **values)
         return html_response(self.request, html, status)
 
     def go(self, *parts: object, **params: object) -> RedirectResponse:

@@ -45,9 +45,12 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_help_is_instant() -> None:
-    """CPU time, as the machine may be busy, and against that of a bare interpreter, as it may be slow: six of those."""
-    bare = min(cpu_time(lambda: subprocess.run([sys.executable, "-c", ""], check=True)) for _ in range(3))
-    assert min(cpu_time(lambda: stagebeam("--help")) for _ in range(3)) < 10 * bare
+    """CPU time, as the machine may be busy, and against that of a bare interpreter, as it may be slow: eight of those.
+
+    Of several runs each, as the clock of CPU time ticks in hundredths of a second.
+    """
+    bare = sum(cpu_time(lambda: subprocess.run([sys.executable, "-c", ""], check=True)) for _ in range(6))
+    assert sum(cpu_time(lambda: stagebeam("--help")) for _ in range(3)) / 3 < 15 * bare / 6
 
 
 def cpu_time(run: Callable[[], object]) -> float:
