@@ -17,6 +17,8 @@ from PIL import Image
 
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 PNG_END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"
+PNG_LEAST = 45
+"""Bytes of a signature, a header and an end: shorter files may begin and end well all the same."""
 PNG_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 """Samples of a pixel by colour type; palettes (3) are left to the decoder."""
 PNG_FILTERS = 5
@@ -48,7 +50,7 @@ def whole_png(data: bytes, max_pixels: int) -> Size | None:
 
     Nothing is inflated for a picture of more than `max_pixels`.
     """
-    if not data.startswith(PNG_START) or not data.endswith(PNG_END):
+    if len(data) < PNG_LEAST or not data.startswith(PNG_START) or not data.endswith(PNG_END):
         return None
     width, height, depth, colour, *methods = struct.unpack_from(">IIBBBBB", data, 16)
     channels = PNG_CHANNELS.get(colour)

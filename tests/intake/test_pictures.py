@@ -7,12 +7,12 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from orchestrator.intake.pictures import Limits, from_data_uri, inspect
-from orchestrator.intake.wholeness import whole_jpeg, whole_png
+from orchestrator.intake.wholeness import JPEG_START, PNG_END, PNG_START, whole_jpeg, whole_png
 from reasoning.errors import BadInput
 from tests.intake.lines_of import png
 
@@ -84,6 +84,13 @@ def test_damaged_pictures_never_crash(seed: int, at: int, noise: bytes):
     else:
         code = None
     assert code in (None, "image_unreadable", "image_unsupported_format", "image_too_many_pixels")
+
+
+@pytest.mark.parametrize(("start", "end"), [(PNG_START, PNG_END), (JPEG_START, b"\xff\xd9")])
+@given(inner=st.binary(max_size=40))
+@example(inner=b"")
+def test_a_beginning_and_an_end_alone_are_refused(start: bytes, end: bytes, inner: bytes):
+    assert code_of(start + inner + end) in ("image_unreadable", "image_unsupported_format", "image_too_many_pixels")
 
 
 def test_a_truncated_picture_is_refused():
