@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
 
 from reasoning.errors import BadInput
 from tests.engine.reference import GREEDY, Reference, ask, generate
@@ -43,6 +44,6 @@ def test_four_bits_say_what_generate_says(tmp_path: Path, pictures: dict[str, by
     engine.close()
 
 
-def size(model: object) -> int:
+def size(model: torch.nn.Module) -> int:
     """Bytes of the weights."""
-    return sum(p.numel() * p.element_size() for p in model.parameters())  # type: ignore[attr-defined]
+    return sum(p.numel() * p.element_size() for p in model.parameters())
