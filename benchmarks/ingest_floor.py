@@ -1,13 +1,12 @@
 """What a line with an image of its own cannot do without: processor time of each step alone, one thread, nothing else.
 
-Parse the line, decode base64, hash, see that the picture is whole, write a file and give it its name. No database, no
+Parse the line, decode base64, hash, see that the picture is whole, write it beside others into a file. No database, no
 validation, no threads. Two cores can take in no more lines a second than two seconds hold of this. `benchmarks.ingest`
 puts it beside what ingest does.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import orjson
 
 from orchestrator.intake.pictures import Limits, digest, from_data_uri, inspect
+from storage.bundles import BUNDLE_BYTES
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +31,7 @@ def floor(lines: Sequence[bytes], folder: Path) -> dict[str, Any]:
     seconds: dict[str, float] = {}
 
     def each(step: str, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """The best of some rounds of lines: a disk where much was removed a moment ago makes files slowly."""
+        """The best of some rounds of lines."""
         results: list[Result] = []
         rates = []
         for some in (items[at : at + ROUND] for at in range(0, len(items), ROUND)):
@@ -44,17 +44,10 @@ def floor(lines: Sequence[bytes], folder: Path) -> dict[str, Any]:
     records = each("parse", orjson.loads, lines)
     uris = [record["body"]["messages"][0]["content"][1]["image_url"]["url"] for record in records]
     images = each("base64", lambda uri: from_data_uri(uri, LIMITS), uris)
-    hashes = each("sha256", digest, images)
+    each("sha256", digest, images)
     each("whole", lambda image: inspect(image, LIMITS, ""), images)
-    each("write", lambda pair: write(folder / pair[0], pair[1]), list(zip(hashes, images, strict=True)))
-    each("name", lambda sha256: os.replace(folder / sha256, folder / f"{sha256}.kept"), hashes)  # noqa: PTH105 - as ingest
+    with (folder / "images").open("wb", buffering=BUNDLE_BYTES) as stream:
+        each("write", stream.write, images)
     steps = {step: round(1e6 * spent, 1) for step, spent in seconds.items()}
     total = sum(seconds.values())
     return {"lines": len(lines), "cpu_us": steps, "cpu_us_in_all": round(1e6 * total, 1), "lines_per_core_s": 1 / total}
-
-
-def write(path: Path, data: bytes) -> None:
-    """One file in one call."""
-    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    os.write(number, data)
-    os.close(number)

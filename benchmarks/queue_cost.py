@@ -29,10 +29,12 @@ from benchmarks.engine_work import POLICY, Work, make_work
 from benchmarks.search_in_process import InProcess
 from benchmarks.throughput import read, running, service_environment, stagebeam, wait, workers_ready
 from orchestrator.actions import resume_job
+from orchestrator.intake.keeper import BlobKeeper
+from orchestrator.intake.pictures import Limits, inspect
 from orchestrator.intake.rows import NewQuery, insert_queries
 from reasoning.decisions import Answer
 from reasoning.policy import Policy
-from storage import blobs, transitions
+from storage import transitions
 from storage.database import Database, open_database
 from storage.objects.local import LocalStore
 from storage.tables import Call, Job, JobCounters, Query
@@ -45,6 +47,7 @@ FLIGHT = 64
 """Requests that the engine takes at once, on both sides, and searches that the bare side keeps going."""
 ADMITTED = 128
 """Queries that a job has admitted for one worker of so many slots; the bare side is measured with as many too."""
+PICTURES = Limits(max_bytes=2**20, max_pixels=2**20)
 ENGINE = {"device": "cpu", "slots": FLIGHT}
 
 
@@ -122,15 +125,21 @@ def runs_a_model(process: psutil.Process) -> bool:
     return "workers.engine.apart_child" in process.cmdline()
 
 
+def keep_pictures(db: Database, store: Path, work: Work) -> None:
+    """Store the images as ingest does."""
+    keeper = BlobKeeper(db, LocalStore(store), time.time)
+    pictures = {data: inspect(data, PICTURES) for data in work.pictures.values()}
+    for data, picture in pictures.items():
+        keeper.upload(picture, data)
+    keeper.record(list(pictures.values()))
+
+
 def queue_side(url: str, broker: str, folder: Path, work: Work, policy: Policy) -> dict[str, Any]:
     """One job through one orchestrator and one worker process."""
     db = open_database(url)
     job_id = f"job_{policy.seed}"
     store = folder / "objects"
-    group = LocalStore(store).group()
-    for sha256, data in work.pictures.items():
-        blobs.upload(group, sha256, data, "image/png")
-    group.keep()
+    keep_pictures(db, store, work)
     fill(db, job_id, work, policy)
     env = service_environment(url, broker, slots=FLIGHT) | {
         "STAGEBEAM_MODEL": "demo",

@@ -10,29 +10,32 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, select, text
 
-from storage.objects import Group, ObjectStore, keys
+from storage.objects import ObjectStore, keys
 from storage.portable import any_of, insert_ignore
 from storage.tables import Blob
 
 _BLOBS = Blob.__table__
 
 _FROM_JSON = text(
-    "INSERT INTO blobs (sha256, bytes, media_type, width, height, created_at) "
+    "INSERT INTO blobs (sha256, bytes, media_type, width, height, bundle, bundle_start, created_at) "
     "SELECT new.*, CAST(:now AS double precision) FROM json_to_recordset(CAST(:rows AS json)) "
-    "AS new (sha256 text, bytes bigint, media_type text, width integer, height integer) ON CONFLICT DO NOTHING"
+    "AS new (sha256 text, bytes bigint, media_type text, width integer, height integer, "
+    "bundle text, bundle_start bigint) ON CONFLICT DO NOTHING"
 )
 """Thousands of rows in one statement of two parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlobRow:
-    """What is known about a stored image; sizes in bytes and pixels."""
+    """What is known about a stored image; sizes in bytes and pixels, and its place when it shares a bundle."""
 
     sha256: str
     bytes: int
     media_type: str
     width: int
     height: int
+    bundle: str | None = None
+    bundle_start: int | None = None
 
 
 def known(conn: Connection, hashes: Iterable[str]) -> set[str]:
@@ -45,16 +48,8 @@ def get(conn: Connection, sha256: str) -> Row[Any] | None:
     return conn.execute(select(_BLOBS).where(_BLOBS.c.sha256 == sha256)).one_or_none()
 
 
-def upload(group: Group, sha256: str, data: bytes, media_type: str) -> None:
-    """Put an image, whose hash the caller has computed, into a group of objects.
-
-    Outside of transactions: it may take a while. The group must be kept before the image is recorded.
-    """
-    group.put(keys.blob(sha256), data, media_type=media_type)
-
-
 def record(conn: Connection, rows: Sequence[BlobRow], now: float) -> None:
-    """Note images whose bytes are in the object store; those noted before stay as they are."""
+    """Note images whose bytes are in the object store to stay; those noted before stay as they are."""
     if not rows:
         return
     ordered = sorted(rows, key=lambda row: row.sha256)  # two who note the same images must not wait for each other
@@ -70,7 +65,7 @@ def put_blob(  # noqa: PLR0917 - the columns of the row
     """Store one image unless it is there, and return its hash.
 
     The object is written before the row, so that a row always has its bytes. It is written inside the
-    caller's transaction: for many images use `known`, `upload`, `Group.keep` and `record`.
+    caller's transaction: for many images use `known`, a `Bundler` and `record`.
     """
     sha256 = hashlib.sha256(data).hexdigest()
     if get(conn, sha256) is None:
@@ -79,6 +74,8 @@ def put_blob(  # noqa: PLR0917 - the columns of the row
     return sha256
 
 
-def read(store: ObjectStore, sha256: str) -> bytes:
-    """The bytes of an image. Raises FileNotFoundError."""
-    return store.read(keys.blob(sha256))
+def read(store: ObjectStore, image: Row[Any]) -> bytes:
+    """The bytes of an image, given its row. Raises FileNotFoundError."""
+    if image.bundle is None:
+        return store.read(keys.blob(image.sha256))
+    return store.read(keys.bundle(image.bundle), image.bundle_start, image.bundle_start + image.bytes)

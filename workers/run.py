@@ -84,7 +84,7 @@ class Worker:
         self.pipeline = Pipeline(
             database=self._database,
             engine=engine,
-            load_image=StoredImages(open_objects(settings)),
+            load_image=StoredImages(self._database, open_objects(settings)),
             publisher=self._app.publisher,
             model=self.model,
             claiming=Claiming(owner=self.id, lease_s=settings.lease_s, call_timeout_s=settings.call_timeout_s),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from orchestrator.intake.pictures import Picture
 from reasoning.errors import BadInput
 from storage import blobs
+from storage.bundles import Bundler, Place
 from storage.database import Database
 from storage.objects import ObjectStore
 
@@ -51,6 +53,7 @@ class BlobKeeper:
         self._db = db
         self._objects = objects
         self._group = objects.group()
+        self._bundler = Bundler(self._group)
         self._now = now
         self._dry = dry
 
@@ -64,21 +67,18 @@ class BlobKeeper:
 
     def upload(self, picture: Picture, data: bytes) -> None:
         if not self._dry:
-            blobs.upload(self._group, picture.sha256, data, picture.media_type)
+            self._bundler.put(picture.sha256, data, picture.media_type)
 
     def record(self, pictures: Sequence[Picture]) -> None:
         if self._dry or not pictures:
             return
-        rows = [
-            blobs.BlobRow(picture.sha256, picture.size, picture.media_type, picture.width, picture.height)
-            for picture in pictures
-        ]
-        self._group.keep()
+        places = self._bundler.keep()
+        rows = [_row(picture, places.get(picture.sha256)) for picture in pictures]
         with self._db.write() as conn:
             blobs.record(conn, rows, self._now())
 
     def close(self) -> None:
-        self._group.drop()
+        self._bundler.drop()
 
     def read_object(self, key: str, max_bytes: int) -> bytes:
         if not key.startswith(OPEN_PREFIXES):
@@ -90,3 +90,8 @@ class BlobKeeper:
             return self._objects.read(key, 0, max_bytes + 1)
         except FileNotFoundError as error:
             raise BadInput(f"there is no object {key!r} in the store; check the key.", code="image_missing") from error
+
+
+def _row(picture: Picture, place: Place | None) -> blobs.BlobRow:
+    row = blobs.BlobRow(picture.sha256, picture.size, picture.media_type, picture.width, picture.height)
+    return row if place is None else replace(row, bundle=place.bundle, bundle_start=place.start)

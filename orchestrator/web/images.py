@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 from PIL import Image, ImageOps
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from starlette.responses import Response
 
 from orchestrator.api.errors import NotFound
@@ -52,16 +53,18 @@ def _hash(ask: Ask) -> str:
 
 def _read(ask: Ask, sha256: str) -> bytes:
     with ask.use.db.read() as conn:
-        _known(conn, sha256)
+        image = _known(conn, sha256)
     try:
-        return blobs.read(ask.use.objects, sha256)
+        return blobs.read(ask.use.objects, image)
     except FileNotFoundError:
         raise NotFound("image", sha256) from None
 
 
-def _known(conn: Connection, sha256: str) -> None:
-    if blobs.get(conn, sha256) is None:
+def _known(conn: Connection, sha256: str) -> Row[Any]:
+    image = blobs.get(conn, sha256)
+    if image is None:
         raise NotFound("image", sha256)
+    return image
 
 
 def _drawn(data: bytes, side: int, max_pixels: int) -> bytes:

@@ -23,9 +23,22 @@ def blob(sha256: str) -> str:
     Raises:
         BadInput: not a hexadecimal SHA-256.
     """
+    return f"blobs/{_spread(sha256)}"
+
+
+def bundle(name: str) -> str:
+    """Key of images that are stored together, by the SHA-256 of their hashes.
+
+    Raises:
+        BadInput: not a hexadecimal SHA-256.
+    """
+    return f"bundles/{_spread(name)}"
+
+
+def _spread(sha256: str) -> str:
     if not _SHA256.fullmatch(sha256):
         raise BadInput(f"{sha256[:80]!r} is no hexadecimal SHA-256", code="invalid_key")
-    return f"blobs/{sha256[:2]}/{sha256}"
+    return f"{sha256[:2]}/{sha256}"
 
 
 def upload(file_id: str) -> str:

@@ -39,4 +39,8 @@ class Blob(Base):
     media_type: Mapped[str]
     width: Mapped[int]
     height: Mapped[int]
+    bundle: Mapped[str | None]
+    """The object that it shares with others; None when it has one of its own."""
+    bundle_start: Mapped[int | None] = mapped_column(BigInteger())
+    """Where its bytes begin there."""
     created_at: Mapped[float]

@@ -82,8 +82,8 @@ def test_a_good_file_becomes_rows_and_the_job_runs(here: Stack):
     with here.db.read() as conn:
         stored = {row.sha256: row for row in conn.execute(select(Blob.__table__))}
     assert set(stored) == {digest(png(0)), digest(png(1))}
-    assert blobs.read(here.objects, digest(png(0))) == png(0)
     row = stored[digest(png(0))]
+    assert blobs.read(here.objects, row) == png(0)
     assert (row.bytes, row.media_type, row.width, row.height) == (len(png(0)), "image/png", 4, 4)
     record = queries.to_record("q-2", here.rows(job_id)[1][3])
     assert record.images == (digest(png(0)), digest(png(1)))

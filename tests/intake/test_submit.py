@@ -113,7 +113,7 @@ def test_a_dry_run_tells_everything_and_writes_nothing(here: Stack):
     assert (cost["queries"], cost["candidates_min"]) == (3, 4 * (2 + 1 + 2))
     with here.db.read() as conn:
         assert conn.execute(Blob.__table__.select()).all() == []
-    assert not list(here.objects.list("blobs/"))
+    assert not list(here.objects.list("b")), "neither blobs nor bundles"
 
 
 def test_a_dry_run_of_an_empty_file_says_so(here: Stack):

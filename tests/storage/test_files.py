@@ -1,18 +1,11 @@
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
-import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
-from storage import access, blobs, files
-from storage.blobs import BlobRow
+from storage import access, files
 from storage.database import Database
-from storage.objects import open_objects
-from storage.settings import Settings
-from storage.tables import Blob
 
 
 def add(conn: Connection, file_id: str, now: float, **columns: Any) -> None:
@@ -78,37 +71,3 @@ def test_files_expire(database: Database):
         add(conn, "file_2", now=1.0)
         assert ids(files.expired(conn, 4.9, 10)) == []
         assert ids(files.expired(conn, 5.0, 10)) == ["file_1"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Any:
-    return open_objects(Settings(data_dir=tmp_path))
-
-
-def test_an_image_is_stored_once_however_often_it_comes(database: Database, folder: Any):
-    with database.write() as conn:
-        name = blobs.put_blob(conn, folder, b"pixels", "image/png", 2, 3, 1.0)
-        assert blobs.put_blob(conn, folder, b"pixels", "image/jpeg", 9, 9, 2.0) == name
-        row = blobs.get(conn, name)
-        assert row is not None
-        assert (row.bytes, row.media_type, row.width, row.height, row.created_at) == (6, "image/png", 2, 3, 1.0)
-        assert conn.execute(select(func.count()).select_from(Blob.__table__)).scalar_one() == 1
-    assert [entry.size for entry in folder.list("blobs/")] == [6]
-    assert blobs.read(folder, name) == b"pixels"
-
-
-def test_many_images_at_once(database: Database, folder: Any):
-    data = [b"%d" % n for n in range(20)]
-    group = folder.group()
-    names = [hashlib.sha256(image).hexdigest() for image in data]
-    for name, image in zip(names, data, strict=True):
-        blobs.upload(group, name, image, "image/png")
-    group.keep()
-    assert all(folder.exists(f"blobs/{name[:2]}/{name}") for name in names)
-    rows = [BlobRow(name, 1, "image/png", 1, 1) for name in names]
-    with database.write() as conn:
-        blobs.record(conn, rows[:10], 1.0)
-        assert blobs.known(conn, names) == set(names[:10])
-        blobs.record(conn, rows, 2.0)
-        blobs.record(conn, [], 2.0)
-        assert blobs.known(conn, [*names, "unknown"]) == set(names)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
-from hashlib import sha256
 
 import pytest
 
 from reasoning.errors import Transient
+from storage import blobs
+from storage.database import Database
 from storage.objects import ObjectStore, keys
 from storage.settings import Settings
 from tests.waiting import wait_until
@@ -20,15 +21,14 @@ from workers.publish import Wakeup
 from workers.run import engine_options, served_model, worker_id
 
 
-def stored(objects: ObjectStore, data: bytes) -> str:
-    digest = sha256(data).hexdigest()
-    objects.put(keys.blob(digest), data)
-    return digest
+def stored(database: Database, objects: ObjectStore, data: bytes) -> str:
+    with database.write() as conn:
+        return blobs.put_blob(conn, objects, data, "image/png", 1, 1, 0.0)
 
 
-def test_images_are_read_once_and_kept_within_the_limit(objects: ObjectStore) -> None:
-    hashes = [stored(objects, bytes([number]) * 10) for number in range(3)]
-    images = StoredImages(objects, cache_bytes=20)
+def test_images_are_read_once_and_kept_within_the_limit(database: Database, objects: ObjectStore) -> None:
+    hashes = [stored(database, objects, bytes([number]) * 10) for number in range(3)]
+    images = StoredImages(database, objects, cache_bytes=20)
     assert [images(each) for each in hashes] == [bytes([number]) * 10 for number in range(3)]
     for each in hashes:
         objects.delete(keys.blob(each))
@@ -38,9 +38,9 @@ def test_images_are_read_once_and_kept_within_the_limit(objects: ObjectStore) ->
         images(hashes[0])
 
 
-def test_an_image_larger_than_the_cache_is_read_each_time(objects: ObjectStore) -> None:
-    digest = stored(objects, b"x" * 30)
-    images = StoredImages(objects, cache_bytes=20)
+def test_an_image_larger_than_the_cache_is_read_each_time(database: Database, objects: ObjectStore) -> None:
+    digest = stored(database, objects, b"x" * 30)
+    images = StoredImages(database, objects, cache_bytes=20)
     assert images(digest) == images(digest) == b"x" * 30
 
 
