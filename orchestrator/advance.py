@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,7 @@ import structlog
 from sqlalchemy import Connection
 
 from orchestrator.accounting import usage_of
+from reasoning.decisions import DEADLINE
 from reasoning.errors import StagebeamError
 from reasoning.plan import Answer, Decision, Failed, Next, plan
 from reasoning.policy import Policy
@@ -30,6 +32,9 @@ log = structlog.get_logger()
 
 BURST = 256
 """Calls per message at most: enough that the broker's cost per message no longer shows."""
+
+JOB_EXPIRED = "job_expired"
+"""Code of queries that the time of their job cut off, whether they ran by then or waited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,7 @@ def _write(conn: Connection, batch: _Batch, now: float, fleet: Fleet) -> Advance
 def _plan_query(row: Any, policy: Policy, calls: list[Call], batch: _Batch, now: float, *, idle: bool) -> None:
     query = queries.to_record(row.custom_id, row.body)
     over = any(at is not None and at < now for at in (row.deadline_at, row.expires_at))
-    limit = "deadline" if over else None
+    limit = DEADLINE if over else None
     try:
         decision: Decision = plan(policy, query, calls, limit=limit, idle=idle)
     except StagebeamError as error:
@@ -161,7 +166,7 @@ def _plan_query(row: Any, policy: Policy, calls: list[Call], batch: _Batch, now:
         _add_calls(row, decision, policy, batch)
         return
     usage = usage_of(calls, decision)
-    batch.moves.append(_end(row, decision, usage))
+    batch.moves.append(_end(row, decision, usage, now))
     if any(not call.ended for call in calls):
         batch.stopped.append(row.id)
     sums = batch.usage.setdefault(row.job_id, defaultdict(int))
@@ -179,7 +184,7 @@ def _add_calls(row: Any, decision: Next, policy: Policy, batch: _Batch) -> None:
         batch.stages[row.id] = decision.calls[-1].stage
 
 
-def _end(row: Any, decision: Answer | Failed, usage: Mapping[str, Any]) -> transitions.QueryMove:
+def _end(row: Any, decision: Answer | Failed, usage: Mapping[str, Any], now: float) -> transitions.QueryMove:
     if isinstance(decision, Answer):
         columns = {
             "answer": decision.text,
@@ -189,10 +194,18 @@ def _end(row: Any, decision: Answer | Failed, usage: Mapping[str, Any]) -> trans
             "usage": dict(usage),
         }
         return transitions.QueryMove(row.id, row.job_id, "degraded" if decision.degraded else "done", columns)
-    error = caused({**decision.error.to_json(), "stage": decision.stage})
-    expired = decision.error.code == "deadline"
-    columns = {"error": error, "usage": dict(usage)}
+    error = {**decision.error.to_json(), "stage": decision.stage}
+    expired = decision.error.code == DEADLINE
+    if expired and _out_of_job_time(row, now):
+        error["code"] = JOB_EXPIRED
+    columns = {"error": caused(error), "usage": dict(usage)}
     return transitions.QueryMove(row.id, row.job_id, "expired" if expired else "failed", columns)
+
+
+def _out_of_job_time(row: Any, now: float) -> bool:
+    """Whether the time of the job, and not that of the query alone, ended it."""
+    own: float = inf if row.deadline_at is None else row.deadline_at
+    return row.expires_at is not None and row.expires_at < min(now, own)
 
 
 def chunked(

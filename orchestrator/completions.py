@@ -13,7 +13,7 @@ from reasoning.stages import Stage
 
 ANSWERED = ("done", "degraded")
 
-NEVER_RUN: Mapping[str, tuple[str, str]] = {
+WITH_JOB: Mapping[str, tuple[str, str]] = {
     "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
     "cancelled": ("batch_cancelled", "This request was not executed because the batch was cancelled."),
 }
@@ -44,8 +44,8 @@ def output_line(job: Any, row: Any, trace: Mapping[str, Any] | None) -> dict[str
     }
     if row.status in ANSWERED:
         line["response"] = _response(row, 200, completion(job, row, trace))
-    elif never_run(row):
-        code, message = NEVER_RUN[row.status]
+    elif ended_with_job(row):
+        code, message = WITH_JOB[row.status]
         line["error"] = {"code": code, "message": message}
     else:
         line["response"] = _response(row, status_of(row), {"error": error_of(row)})
@@ -108,9 +108,9 @@ def _before_conclusion(text: str) -> str:
     return text.partition(Stage.CONCLUSION.open_tag)[0]
 
 
-def never_run(row: Any) -> bool:
-    """Whether the query ended because its job did. One that passed its own deadline did run."""
-    return row.status in NEVER_RUN and (row.error or {}).get("code", "").startswith("job_")
+def ended_with_job(row: Any) -> bool:
+    """Whether the query ended because its job did. One that passed its own deadline ended by itself."""
+    return row.status in WITH_JOB and (row.error or {}).get("code", "").startswith("job_")
 
 
 def status_of(row: Any) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from orchestrator.advance import Advanced, Outgoing, advance, chunked
+from orchestrator.advance import JOB_EXPIRED, Advanced, Outgoing, advance, chunked
 from orchestrator.cancelling import gives_up
 from storage import calls, jobs, planning, queries, transitions
 from storage.causes import caused
@@ -137,16 +137,24 @@ def _answer_with_best_so_far(db: Database, job: Any, now: float) -> None:
 
 
 _TOLD = {
-    "cancelled": "the job was cancelled before this query ended; retry the failures to have it run",
-    "expired": "the time of the job was over before this query ran; retry the failures, "
-    "or give the next job a longer completion window or fewer candidates",
+    "cancelled": (
+        "job_cancelled",
+        "the job was cancelled before this query ended; retry the failures to have it run",
+    ),
+    "expired": (
+        JOB_EXPIRED,
+        (
+            "the time of the job was over before this query ran; retry the failures, "
+            "or give the next job a longer completion window or fewer candidates"
+        ),
+    ),
 }
-"""What queries that never ran are told, by how they end."""
+"""Code and message of queries that ended with their job, by how they end. A retry of the job has no time limit."""
 
 
 def _end_queries(db: Database, job: Any, to: str, statuses: Sequence[str], now: float) -> None:
-    message = _TOLD[to]
-    error = caused({"code": f"job_{to}", "message": message, "stage": None, "attempts": 0, "retryable": True})
+    code, message = _TOLD[to]
+    error = caused({"code": code, "message": message, "stage": None, "attempts": 0, "retryable": True})
     for _ in range(ENDED_PER_ROUND // AT_ONCE):
         with db.write() as conn:
             ids = queries.in_status(conn, job.id, statuses, AT_ONCE)

@@ -35,7 +35,8 @@ def best_so_far(rows: Rows, mode: SearchMode, step: Step, limit: str) -> Decisio
         answer = answer or _early_conclusion(rows, step, limit)
         if answer is not None:
             return answer
-    return Failed(CallError(limit, _told(rows, step, limit)), step.stage)
+    # A retry has its whole time again and keeps what is drawn, so it gets further; tokens stay spent.
+    return Failed(CallError(limit, _told(rows, step, limit), retryable=limit == DEADLINE), step.stage)
 
 
 def _told(rows: Rows, step: Step, limit: str) -> str:

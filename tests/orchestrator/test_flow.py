@@ -232,7 +232,8 @@ def test_out_of_time_is_an_answer_or_an_explained_error(stack: Stack) -> None:
     stack.run(job_id)
     job = stack.job(job_id)
     assert job.expired + job.degraded == 6
-    assert all(row.error["code"] == "deadline" for row in stack.queries(job_id) if row.status == "expired")
+    cut_off = [row.error for row in stack.queries(job_id) if row.status == "expired"]
+    assert all((error["code"], error["retryable"]) == ("deadline", True) for error in cut_off)
 
 
 def test_the_trace_reads_the_same_from_rows_and_from_its_part(stack: Stack) -> None:
@@ -278,7 +279,11 @@ def test_a_job_out_of_time_keeps_its_answers_and_explains_the_rest(stack: Stack)
     assert job.done > 0
     assert job.expired > 0
     assert job.done + job.degraded + job.expired == 40
-    codes = {row.error["code"] for row in stack.queries(job_id) if row.status == "expired"}
-    assert codes <= {"job_expired", "deadline"}
-    told = [row.error["message"] for row in stack.queries(job_id) if row.status == "expired"]
+    cut_off = [row.error for row in stack.queries(job_id) if row.status == "expired"]
+    assert {(error["code"], error["retryable"]) for error in cut_off} == {("job_expired", True)}
+    assert {error["stage"] is None for error in cut_off} == {True, False}, "some waited and some ran"
+    told = [error["message"] for error in cut_off]
     assert all("longer completion window" in text or "policy.deadline_s" in text for text in told)
+    assert retry_job(stack.db, job_id, stack.now, "more time") == len(cut_off)
+    stack.run(job_id)
+    assert (stack.job(job_id).status, stack.job(job_id).expired) == ("completed", 0)

@@ -179,5 +179,6 @@ def test_a_limit_says_what_to_raise_and_how_to_get_what_is_there(lab: Any) -> No
     assert isinstance(failing, Failed)
     assert isinstance(early, Failed)
     assert 'policy.on_limit is "fail"; "degrade" answers' in failing.error.message
+    assert failing.error.retryable
     assert "policy.deadline_s" in failing.error.message
     assert "policy.deadline_s" in early.error.message
