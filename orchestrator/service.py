@@ -287,12 +287,18 @@ def fleet_of(workers: Sequence[Any]) -> Fleet:
 
 def queue_depth(app: Celery, model: str) -> int:
     """Messages for a model that no worker has taken yet. Raises Transient when the broker is away."""
+    with broker_may_be_away(), app.connection_for_read() as connection:
+        try:
+            return int(connection.channel().queue_declare(calls_queue(model), passive=True).message_count)
+        except ChannelError:
+            return 0
+
+
+@contextmanager
+def broker_may_be_away() -> Iterator[None]:
+    """What the broker's clients raise when it does not answer becomes Transient."""
     try:
-        with app.connection_for_read() as connection:
-            channel = connection.channel()
-            return int(channel.queue_declare(calls_queue(model), passive=True).message_count)
-    except ChannelError:
-        return 0
+        yield
     except (OSError, KombuError, RedisError) as error:
         raise Transient(f"the broker is away ({error})") from error
 

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import IO, Annotated, Any, BinaryIO
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
@@ -22,7 +22,7 @@ from orchestrator.service import new_id
 from reasoning.errors import BadInput
 from storage import files
 from storage.access import Caller
-from storage.objects import keys
+from storage.objects import ObjectStore, keys
 
 router = APIRouter(prefix="/api/files", tags=["files"])
 
@@ -71,18 +71,22 @@ def show(file_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
 def content(file_id: str, use: Use, caller: Viewer) -> StreamingResponse:
     """The bytes of a file."""
     row = _file(use, caller, file_id)
+    try:
+        size = use.objects.size(row.object_key)
+    except FileNotFoundError:
+        raise NotFound("file", file_id) from None
     headers = {
-        "content-length": str(row.bytes),
+        "content-length": str(size),
         "content-disposition": "attachment",
         "x-content-type-options": "nosniff",
     }
-    chunks = pieces(use.objects.open(row.object_key))
+    chunks = pieces(use.objects, row.object_key)
     return StreamingResponse(chunks, media_type="application/octet-stream", headers=headers)
 
 
-def pieces(stream: BinaryIO) -> Iterator[bytes]:
-    """The stream in parts, closed at the end."""
-    with stream:
+def pieces(objects: ObjectStore, key: str) -> Iterator[bytes]:
+    """An object in parts. It is opened with the first: whoever wants the headers alone leaves nothing open."""
+    with objects.open(key) as stream:
         while chunk := stream.read(COPY_BYTES):
             yield chunk
 

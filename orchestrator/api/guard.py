@@ -1,10 +1,14 @@
-"""What every request passes first: an id, a check of the host it asked for, and a limit to its size."""
+"""What every request passes first: an id, a check of the host it asked for, and a limit to its size.
+
+HEAD is answered here for every route that answers GET.
+"""
 
 from __future__ import annotations
 
 import re
 import secrets
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,7 +53,11 @@ class Guard:
             response = envelope(Request(scope), refusal.status_code, refusal.detail, code=refusal.code)
             await response(scope, receive, answer)
             return
-        await self._app(scope, _limited(receive, self._limit(scope["path"])), answer)
+        body = _limited(receive, self._limit(scope["path"]))
+        if scope["method"] == "HEAD":
+            await _head(self._app, scope, body, answer)
+        else:
+            await self._app(scope, body, answer)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Refused | None:
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
@@ -84,6 +92,20 @@ def _with_id(send: Send, request_id: str) -> Send:
         await send(message)
 
     return answer
+
+
+async def _head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """What GET would answer, without its body: the route is left once its headers are known."""
+    with anyio.CancelScope() as rest:
+
+        async def headers_alone(message: Message) -> None:
+            if message["type"] != "http.response.start":
+                return
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+            rest.cancel()
+
+        await app({**scope, "method": "GET"}, receive, headers_alone)
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

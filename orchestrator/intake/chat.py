@@ -176,7 +176,7 @@ def _search(body: Mapping[str, Any], problems: Problems, overrides: PolicyOverri
             continue
         if name == "seed" and isinstance(value, int):
             value %= 2**63  # the API allows negative seeds
-        overrides.check({target: value}, "body", problems)
+        overrides.check_one(target, value, f"body.{name}", problems)
         policy[target] = value
     search = body.get("search")
     if search is None:

@@ -106,8 +106,14 @@ class PolicyOverrides:
             return {}
         for error in self._errors(value):
             name = (error.field or "policy").removeprefix("policy").removeprefix(".")
-            problems.add(error.code, f"{field}.{name}" if name else field, error.message)
+            at = f"{field}.{name}" if name else field
+            problems.add(error.code, at, told_at(error.message, error.field, at))
         return dict(value)
+
+    def check_one(self, name: str, value: Any, field: str, problems: Problems) -> None:
+        """Note what is wrong with one override, which the line writes as `field`."""
+        for error in self._errors({name: value}):
+            problems.add(error.code, field, told_at(error.message, error.field, field))
 
     def _errors(self, value: Mapping[str, Any]) -> tuple[BadInput, ...]:
         try:
@@ -132,6 +138,11 @@ class PolicyOverrides:
             except BadInput as error:
                 found.append(error)
         return found
+
+
+def told_at(message: str, field: str | None, at: str) -> str:
+    """The message about `field`, which whoever sent it wrote as `at`."""
+    return message.replace(field, at, 1) if field else message
 
 
 def type_name(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 
-from orchestrator.service import queue_depth
+from orchestrator.service import broker_may_be_away, queue_depth
 from reasoning.errors import Transient
 
 KEPT_S = 2.0
@@ -74,6 +74,6 @@ class Broker:
 
 def _reserved(app: Celery) -> int | None:
     """Only the Redis transport keeps a list of them."""
-    with app.connection_for_read(connect_timeout=TIMEOUT_S) as connection:
+    with broker_may_be_away(), app.connection_for_read(connect_timeout=TIMEOUT_S) as connection:
         channel: Any = connection.channel()
         return int(channel.client.hlen(channel.unacked_key)) if hasattr(channel, "unacked_key") else None

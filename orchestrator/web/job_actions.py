@@ -66,7 +66,7 @@ def lines(ask: Ask) -> Response:
         actions.refuse_removed(job)
         written = manifest.file_of(conn, job, FILES[part]) if part in FILES and job.ended_at is not None else None
     found = (
-        pieces(ask.use.objects.open(written.object_key))
+        pieces(ask.use.objects, written.object_key)
         if written is not None
         else _lines(ask, job.id, part, trace=bool(ask.query.get("trace")))
     )

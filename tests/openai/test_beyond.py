@@ -84,7 +84,7 @@ def test_a_job_is_cloned_with_changes(wire: Wire):
     assert twin["name"] == "first"
     wire.run(twin["id"])
     assert get(wire, f"/api/jobs/{twin['id']}").json()["status"] == "completed"
-    answer = httpx.post(f"{wire.url}/api/jobs/{job}/clone", json={"policy": {"sed": 6}})
+    answer = httpx.post(f"{wire.url}/api/jobs/{job}/clone", json={"policy": {"sed": 6}}, timeout=30)
     assert answer.status_code == 400
     assert "Did you mean" in answer.json()["error"]["message"]
 
@@ -100,7 +100,7 @@ def finished(wire: Wire) -> tuple[Wire, str]:
     from orchestrator.intake.pictures import digest
 
     data = png()
-    httpx.put(f"{wire.url}/api/blobs/{digest(data)}", content=data).raise_for_status()
+    httpx.put(f"{wire.url}/api/blobs/{digest(data)}", content=data, timeout=30).raise_for_status()
     for row in rows:
         row["images"] = [f"blob:{digest(data)}"]
     job = submitted(wire, jsonl(*rows))
@@ -138,7 +138,7 @@ def test_results_as_jsonl_joined_with_their_input(finished: tuple[Wire, str]):
     assert [(item["line"], item["expected"], item["metadata"]) for item in found] == [
         (n + 1, n, {"k": "@x"}) for n in range(7)
     ]
-    assert httpx.get(f"{wire.url}/api/jobs/{job}/export?format=xls").status_code == 422
+    assert httpx.get(f"{wire.url}/api/jobs/{job}/export?format=xls", timeout=30).status_code == 422
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
@@ -164,7 +164,7 @@ def test_a_table_on_the_server_becomes_an_input_file(wire: Wire):
     wire.run(job)
     document = get(wire, f"/api/jobs/{job}").json()
     assert document["counts"]["done"] == 3
-    answer = httpx.post(f"{wire.url}/api/datasets", json={"file_id": file["id"]})
+    answer = httpx.post(f"{wire.url}/api/datasets", json={"file_id": file["id"]}, timeout=30)
     assert answer.json()["error"]["code"] == "no_question"
 
 
@@ -175,7 +175,7 @@ def test_an_object_prefix_becomes_an_input_file(wire: Wire):
     job = str(post(wire, "/api/jobs", json={"file_id": made["file"]["id"]})["id"])
     wire.run(job)
     assert get(wire, f"/api/jobs/{job}").json()["counts"]["done"] == 2
-    refused = httpx.post(f"{wire.url}/api/datasets", json={"object_prefix": "jobs/", "question": "What?"})
+    refused = httpx.post(f"{wire.url}/api/datasets", json={"object_prefix": "jobs/", "question": "What?"}, timeout=30)
     assert refused.json()["error"]["code"] == "image_outside_roots"
 
 

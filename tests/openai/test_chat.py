@@ -31,7 +31,7 @@ def picture() -> str:
 
 
 def jobs_of(url: str) -> list[dict[str, Any]]:
-    return list(httpx.get(f"{url}/api/jobs", params={"limit": 5}).json()["data"])
+    return list(httpx.get(f"{url}/api/jobs", params={"limit": 5}, timeout=30).json()["data"])
 
 
 def test_a_question_is_answered_now(live: str, client: openai.OpenAI):
@@ -94,6 +94,8 @@ def test_wrong_questions_name_the_field(client: openai.OpenAI):
         ({"messages": []}, "messages", "missing_required_parameter"),
         ({"n": 3}, "n", "unsupported_parameter"),
         ({"temperature": 9.0}, "temperature", "invalid_policy"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens", "invalid_policy"),
+        ({"extra_body": {"search": {"candidates": 0}}}, "search.candidates", "invalid_policy"),
         ({"extra_body": {"search": {"candidats": 3}}}, "search.candidats", "unknown_field"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}},
@@ -105,6 +107,9 @@ def test_wrong_questions_name_the_field(client: openai.OpenAI):
         with pytest.raises(openai.BadRequestError) as error:
             client.chat.completions.create(**{**ASK, **given})
         assert (error.value.param, error.value.code) == (param, code)
+        details = error.value.body["details"]  # type: ignore[index]
+        assert details[0]["field"] == param
+        assert not any(word in item["message"] for item in details for word in ("body.", "policy."))
 
 
 def test_a_question_that_fails_is_an_error_that_is_not_repeated(live: str, client: openai.OpenAI):

@@ -74,8 +74,34 @@ def test_the_first_key_closes_the_open_door(wire: Wire):
 
 def test_a_body_may_be_empty_where_none_is_needed(wire: Wire):
     file = wire.client().files.create(file=jsonl(line(1)), purpose="batch")
-    answer = httpx.delete(f"{wire.url}/v1/files/{file.id}", headers=JSON)
+    answer = httpx.delete(f"{wire.url}/v1/files/{file.id}", headers=JSON, timeout=30)
     assert answer.json() == {"id": file.id, "object": "file", "deleted": True}
+
+
+def test_head_is_get_without_its_body(wire: Wire):
+    file = wire.client().files.create(file=jsonl(line(1)), purpose="batch")
+    there = ("/v1/files", f"/v1/files/{file.id}", f"/v1/files/{file.id}/content", f"/api/files/{file.id}/content")
+    others = (
+        "/v1/batches",
+        "/v1/batches/batch_none",
+        "/v1/models",
+        "/api/jobs",
+        "/health/live",
+        "/",
+        "/jobs",
+        "/v1/none",
+    )
+    with httpx.Client(base_url=wire.url, timeout=30) as http:  # one connection: a body too many would show
+        for path in (*there, *others):
+            head, full = http.head(path), http.get(path)
+            told, expected = (
+                {name: value for name, value in answer.headers.items() if name not in ("date", "x-request-id")}
+                for answer in (head, full)
+            )
+            assert (head.status_code, head.content, told) == (full.status_code, b"", expected), path
+        assert http.head("/v1/chat/completions").status_code == 405
+        part = http.head(there[2], headers={"range": "bytes=0-9"})
+        assert (part.status_code, part.headers["content-length"]) == (206, "10")
 
 
 def test_requests_a_minute_are_limited_with_retry_after(wire: Wire):
@@ -182,14 +208,14 @@ def test_every_route_with_a_json_body_reads_it_strictly(wire: Wire):
 
 def test_a_character_that_cannot_be_stored_is_named_by_its_place(wire: Wire):
     body = {"model": "m", "messages": [{"role": "user", "content": "a\0b"}]}
-    error = httpx.post(f"{wire.url}/v1/chat/completions", json=body).json()["error"]
+    error = httpx.post(f"{wire.url}/v1/chat/completions", json=body, timeout=30).json()["error"]
     assert (error["code"], error["param"]) == ("invalid_value", "messages.0.content")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 def test_a_json_body_under_another_name_is_refused_by_its_type(wire: Wire, kind: str):
     """What `curl -d` sends unless it is told otherwise."""
-    answer = httpx.post(f"{wire.url}/v1/batches", content=b"{}", headers={"content-type": kind})
+    answer = httpx.post(f"{wire.url}/v1/batches", content=b"{}", headers={"content-type": kind}, timeout=30)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (415, "unsupported_media_type")
     assert "application/json" in error["message"]

@@ -68,12 +68,12 @@ def test_one_byte_above_the_limit_is_refused_and_leaves_nothing(sqlite_database:
     with served(settings, sqlite_database, objects) as url:
         client = Wire(url, settings, sqlite_database, objects).client()
         assert client.files.create(file=b"x" * 100_000, purpose="batch").bytes == 100_000
-        assert httpx.post(f"{url}/api/files", content=b"y" * 100_000).status_code == 200
+        assert httpx.post(f"{url}/api/files", content=b"y" * 100_000, timeout=30).status_code == 200
         for size in (100_001, 1_000_000):
             with pytest.raises(openai.APIStatusError) as error:
                 client.files.create(file=b"x" * size, purpose="batch")
             assert (error.value.status_code, error.value.code) == (413, "body_too_large")
-            assert httpx.post(f"{url}/api/files", content=b"y" * size).status_code == 413
+            assert httpx.post(f"{url}/api/files", content=b"y" * size, timeout=30).status_code == 413
         client.close()
     assert len(list(objects.list())) == 2
 
@@ -86,7 +86,7 @@ def test_parts_may_come_in_any_order(wire: Wire):
     ]
     body = "".join(f"--{boundary}\r\n{part}\r\n" for part in parts) + f"--{boundary}--\r\n"
     headers = {"content-type": f"multipart/form-data; boundary={boundary}"}
-    answer = httpx.post(f"{wire.url}/v1/files", content=body.encode(), headers=headers)
+    answer = httpx.post(f"{wire.url}/v1/files", content=body.encode(), headers=headers, timeout=30)
     assert answer.status_code == 200
     assert answer.json()["filename"] == "a.jsonl"
 
@@ -173,7 +173,7 @@ def test_large_files_are_handed_out_by_the_s3_server(sqlite_database: Any, s3_se
     with served(settings, sqlite_database, objects) as url:
         client = Wire(url, settings, sqlite_database, objects).client()
         file = client.files.create(file=data, purpose="batch")
-        plain = httpx.get(f"{url}/v1/files/{file.id}/content", follow_redirects=False)
+        plain = httpx.get(f"{url}/v1/files/{file.id}/content", follow_redirects=False, timeout=30)
         assert plain.status_code == 307
         assert plain.headers["location"].startswith(settings.s3_endpoint_url)
         client.close()
@@ -240,7 +240,7 @@ def test_slow_uploads_do_not_keep_others_waiting(wire: Wire):
 
 def test_an_expiry_in_another_form_is_refused_and_not_passed_over(wire: Wire):
     fields = {"purpose": "batch", "expires_after": '{"anchor": "created_at", "seconds": 3600}'}
-    answer = httpx.post(f"{wire.url}/v1/files", data=fields, files={"file": ("a.jsonl", TEXT)})
+    answer = httpx.post(f"{wire.url}/v1/files", data=fields, files={"file": ("a.jsonl", TEXT)}, timeout=30)
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error["param"] == "expires_after"

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from orchestrator.reconcile import reconcile
+from stagebeam import Client
 from storage.database import Database
 from storage.objects import open_objects
 from tests.openai.wire import ENDPOINT, Wire, jsonl, line, served, settings_of
@@ -124,3 +125,13 @@ def test_a_client_that_is_told_when_to_come_again_passes_then(wire: Wire):
         client.models.list()
         assert len(asked) < 1000
     assert asked[-1] == 200, "the request that was refused passed when it was sent again"
+
+
+def test_an_upload_of_our_own_client_that_was_refused_for_its_rate_is_sent_again_whole(wire: Wire):
+    key = wire.key("busy", requests_per_minute=60)
+    with httpx.Client(base_url=wire.url, headers={"authorization": f"Bearer {key}"}) as http:
+        while http.get("/v1/models").status_code != 429:
+            pass
+    with Client(wire.url, key) as client:
+        file_id = client.upload([{"custom_id": "x", "question": "?" * 3_000_000}])
+    assert wire.client(key, max_retries=2).files.retrieve(file_id).bytes > 3_000_000

@@ -158,7 +158,7 @@ def test_jobs_of_the_json_api_and_the_address_of_the_settings(sqlite_database: A
         own = {"url": receiver.url.replace("hook", "own"), "secret": SECRET}
         for given in ({}, {"webhook": own}):
             body = {"lines": [line(1)], **given}
-            wire.run(httpx.post(f"{url}/api/jobs", json=body).json()["id"])
+            wire.run(httpx.post(f"{url}/api/jobs", json=body, timeout=30).json()["id"])
         courier = Courier(wire.db, settings, lambda: wire.stack.now + 100)
         assert courier.deliver_due() == 2
         courier.close()

@@ -11,7 +11,7 @@ from orchestrator.api.access import Operator, Viewer, record
 from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.errors import NotFound
 from orchestrator.api.openai import rows
-from orchestrator.api.openai.creating import NewBatch, first_model
+from orchestrator.api.openai.creating import NewBatch, first_model, named_as_sent
 from orchestrator.api.openai.files import file_or_404
 from orchestrator.api.openai.models import answering
 from orchestrator.api.openai.objects import Extras, batch_object, list_object
@@ -51,10 +51,11 @@ def create(
     model = answering(use, first_model(use.objects, file, use.settings))
     request = new.request(caller.project_id, model, idempotency_key)
     if dry_run:
-        return plan(use, request)
+        with named_as_sent():
+            return plan(use, request)
     is_retry = (x_stainless_retry_count or "0") != "0"
     now = use.now()
-    with use.db.write() as conn:
+    with use.db.write() as conn, named_as_sent():
         limits.lock_project(conn, caller.project_id)  # two equal requests at once make one batch
         batch = None
         if idempotency_key:

@@ -27,7 +27,7 @@ from orchestrator.api.services import Services, Use
 from orchestrator.asking import Asked, ask
 from orchestrator.intake.chat import read_body
 from orchestrator.intake.chunks import resolve_chunk
-from orchestrator.intake.fields import PolicyOverrides
+from orchestrator.intake.fields import PolicyOverrides, told_at
 from orchestrator.intake.ingest import open_resolver
 from orchestrator.intake.keeper import BlobKeeper
 from orchestrator.intake.records import AcceptedLine, LineError, Problems
@@ -139,10 +139,15 @@ def _images(use: Services, line: AcceptedLine) -> list[str]:
 
 
 def _refusal(request: Request, error: _Refused) -> Response:
-    details = [{"field": item.field, "code": item.code, "message": item.message} for item in error.errors]
-    first = error.errors[0]
-    param = (first.field or "").removeprefix("body.") or None
-    return envelope(request, 400, first.message, code=first.code, param=param, details=details)
+    details = [_as_written(item) for item in error.errors]
+    first = details[0]
+    return envelope(request, 400, first["message"], code=first["code"], param=first["field"], details=details)
+
+
+def _as_written(error: LineError) -> dict[str, Any]:
+    """The error of a line by the names of this request, which is the `body` of such a line."""
+    field = (error.field or "").removeprefix("body.") or None
+    return {"field": field, "code": error.code, "message": told_at(error.message, error.field, field or "the body")}
 
 
 async def _waited(request: Request, use: Services, watcher: Watcher, asked: Asked) -> Response:
@@ -161,7 +166,7 @@ async def _waited(request: Request, use: Services, watcher: Watcher, asked: Aske
     if row.status in completions.ANSWERED:
         return JSONResponse(completions.completion(job, row, trace))
     error = _error(row)
-    headers = {} if (row.error or {}).get("retryable") else SEES_NO_RETRY
+    headers = {} if _may_pass_again(row) else SEES_NO_RETRY
     return JSONResponse({"error": error}, completions.status_of(row), headers)
 
 
@@ -207,9 +212,15 @@ def _read(use: Services, asked: Asked, row: Any) -> tuple[Any, dict[str, Any] | 
         return job, traces_of(conn, use.objects, job, [row])[row.id] if wanted else None
 
 
+def _may_pass_again(row: Any) -> bool:
+    """Whether to ask the same anew may help. It begins anew, so under a limit it would end where it ended."""
+    error = row.error or {}
+    return bool(error.get("retryable")) and error.get("code") not in completions.LIMITS
+
+
 def _error(row: Any) -> dict[str, Any]:
-    if completions.never_run(row):
-        code, message = completions.NEVER_RUN[row.status]
+    if completions.ended_with_job(row):
+        code, message = completions.WITH_JOB[row.status]
         return {"message": message, "type": "server_error", "param": None, "code": code}
     return completions.error_of(row)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from orchestrator.api.errors import NotFound
 from orchestrator.api.openai.uploads import ANCHOR, MAX_EXPIRY_S, MIN_EXPIRY_S
+from orchestrator.intake.fields import told_at
 from orchestrator.intake.ingest import read_chunks
 from orchestrator.intake.lines import split_lines
 from orchestrator.intake.unpack import unpack
@@ -100,6 +102,18 @@ class NewBatch(BaseModel):
     def fingerprint(self) -> str:
         """Equal for requests that ask for the same."""
         return orjson.dumps(self.model_dump(), option=orjson.OPT_SORT_KEYS).decode()
+
+
+@contextmanager
+def named_as_sent() -> Iterator[None]:
+    """What is wrong with a policy field is told of `search`, where the request has it."""
+    try:
+        yield
+    except BadInput as error:
+        if error.field is None or not error.field.startswith("policy."):
+            raise
+        at = f"search.{error.field.removeprefix('policy.')}"
+        raise BadInput(told_at(error.message, error.field, at), code=error.code, field=at) from error
 
 
 def window_s(window: str) -> float:
