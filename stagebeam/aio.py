@@ -117,14 +117,17 @@ class AsyncClient:
         """Every query that ended, in the order of the input, as a stream."""
         params = {"trace": trace, "after": after_line}
         path = f"{calls.job_path(job_id)}/results"
-        async with self._http.stream("GET", self.url + path, params=params, headers=self._headers) as response:
-            if response.is_error:
-                await response.aread()
-            rest = b""
-            async for chunk in checked(response).aiter_bytes():
-                *whole, rest = (rest + chunk).split(b"\n")
-                for line in whole:
-                    yield Result.of(orjson.loads(line))
+        try:
+            async with self._http.stream("GET", self.url + path, params=params, headers=self._headers) as response:
+                if response.is_error:
+                    await response.aread()
+                rest = b""
+                async for chunk in checked(response).aiter_bytes():
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    for line in whole:
+                        yield Result.of(orjson.loads(line))
+        except httpx.TransportError as error:
+            raise Unreachable(f"no answer from {self.url} ({type(error).__name__})") from error
 
     async def ended(self, job_id: str, after: str | None = None) -> list[Result]:
         """The next thousand results in the order in which they end."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import httpx
 import orjson
@@ -21,6 +21,7 @@ from stagebeam.sources import Source, input_file, name_of
 
 TIMEOUT_S = 60.0
 TRIES = 4
+SENT_BYTES = 2**20
 ASKED_AT_ONCE = 1000
 """Hashes of one question at most, by the API."""
 FIRST_PAUSE_S = 0.5
@@ -86,12 +87,9 @@ class Client:
         with tempfile.TemporaryFile() as spool:
             for piece in input_file(source, dataset or {}, roots, self._has, self._put_blob):
                 spool.write(piece)
-            size = spool.tell()
-            spool.seek(0)
-            chunks = iter(lambda: spool.read(2**20), b"")
-            headers = {"content-type": "application/octet-stream", "content-length": str(size)}
+            headers = {"content-type": "application/octet-stream", "content-length": str(spool.tell())}
             params = {"filename": f"{name_of(source)}.jsonl"}
-            answer = self._request("POST", "/api/files", params=params, content=chunks, headers=headers)
+            answer = self._request("POST", "/api/files", params=params, content=_Whole(spool), headers=headers)
         return str(answer.json()["id"])
 
     def job(self, job_id: str) -> Job:
@@ -217,6 +215,18 @@ class Client:
 
     def _put_blob(self, sha256: str, data: bytes, _media_type: str) -> None:
         self._request("PUT", f"/api/blobs/{sha256}", content=data)
+
+
+class _Whole:
+    """A file as the content of a request, from its beginning each time the request is sent."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        while chunk := self._file.read(SENT_BYTES):
+            yield chunk
 
 
 def retry_pause(response: httpx.Response, method: str, attempt: int) -> float | None:

@@ -99,8 +99,10 @@ def test_what_goes_wrong_is_told(live: str):
         failed = client.wait(client.submit([{"custom_id": "x"}]).id, WAIT_S)
         assert failed.status == "failed"
         assert {item["code"] for item in failed.errors} == {"missing_required_parameter"}
-    with Client("http://127.0.0.1:1") as nobody, pytest.raises(Unreachable):
-        nobody.upload([])
+    with Client("http://127.0.0.1:1") as nobody:
+        for call in (lambda: nobody.upload([]), lambda: list(nobody.results("job_none"))):
+            with pytest.raises(Unreachable):
+                call()
 
 
 def answer(status: int, **headers: str) -> httpx.Response:
@@ -135,5 +137,8 @@ def test_the_same_awaited(live: str, tmp_path: Path):
             assert len(await client.jobs(limit=3)) == 3
             with pytest.raises(ApiError):
                 await client.job("job_none")
+        async with AsyncClient("http://127.0.0.1:1") as nobody:
+            with pytest.raises(Unreachable):
+                [item async for item in nobody.results("job_none")]
 
     asyncio.run(go())
