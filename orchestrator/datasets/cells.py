@@ -14,7 +14,9 @@ from reasoning.errors import BadInput
 
 ADDRESSES = ("data:", "http://", "https://", "blob:", "object:")
 MIN_BASE64 = 128
-"""Characters of a text that may be an encoded image; a path is shorter."""
+"""Characters of a text that may be an encoded image whatever it begins with; a path is shorter."""
+HEADS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+"""What PNG, JPEG, GIF and WebP begin with in base64: a small image may be shorter than a path."""
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 
@@ -63,7 +65,7 @@ def _text(value: str, column: str) -> list[ImageValue]:
         except orjson.JSONDecodeError:
             items = [part.strip(" '\"") for part in text.strip("[]").split(",")]
         return images_of([item for item in items if item], column)
-    if len(text) >= MIN_BASE64 and _BASE64.fullmatch(text):
+    if (len(text) >= MIN_BASE64 or text.startswith(HEADS)) and _BASE64.fullmatch(text):
         return [decoded(text, column)]
     return [text]
 

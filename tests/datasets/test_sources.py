@@ -37,7 +37,7 @@ def png(shade: int) -> bytes:
 
 
 def b64(shade: int) -> str:
-    return base64.b64encode(png(shade) + b"\0" * 100).decode()
+    return base64.b64encode(png(shade)).decode()
 
 
 def read(location: Path | OpenFile, **given: Any) -> list[dict[str, Any]]:
