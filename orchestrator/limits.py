@@ -83,12 +83,13 @@ def queue_overrun(conn: Connection, job_id: str) -> BadInput | None:
         .where(_JOBS.c.project_id == project_id, _JOBS.c.status.in_(_OPEN))
     )
     queued = {row[0]: cost_of(Policy.from_mapping(row[1]), row[2]).tokens_max for row in conn.execute(statement)}
-    if sum(queued.values()) <= limit:
+    own, total = queued.get(job_id, 0), sum(queued.values())
+    if total <= limit:
         return None
     return BadInput(
-        f"this job may generate {queued.get(job_id, 0)} tokens, and with the {sum(queued.values())} of all open jobs "
-        f"the project's limit of {limit} queued tokens is passed; submit it when others have ended, in smaller parts, "
-        "or with fewer candidates or max_tokens",
+        f"this job may generate {own} tokens and the project's other open jobs {total - own}, which passes its limit "
+        f"of {limit} queued tokens; submit it when others have ended, in smaller parts, or with fewer candidates or "
+        "max_tokens",
         code="token_limit_exceeded",
     )
 

@@ -321,7 +321,9 @@ def test_cancel_in_every_state(wire: Wire):
             stack.step(pipeline)
     for status in ("finalizing", "completed"):
         assert client.batches.retrieve(done.id).status == status
-        with pytest.raises(openai.BadRequestError) as error:
+        with pytest.raises(
+            openai.BadRequestError, match=f"is {status}; only one that is validating or in_progress"
+        ) as error:
             client.batches.cancel(done.id)
         assert error.value.code == "batch_not_cancellable"
         stack.run(done.id)

@@ -14,7 +14,7 @@ from orchestrator.api.openai import rows
 from orchestrator.api.openai.creating import NewBatch, first_model, named_as_sent
 from orchestrator.api.openai.files import file_or_404
 from orchestrator.api.openai.models import answering
-from orchestrator.api.openai.objects import Extras, batch_object, list_object
+from orchestrator.api.openai.objects import Extras, batch_object, list_object, status_of
 from orchestrator.api.paging import DryRun
 from orchestrator.api.services import Services, Use
 from orchestrator.api.submissions import plan
@@ -96,12 +96,13 @@ def show(batch_id: str, use: Use, caller: Viewer, extended: Extended = False) ->
 @router.post("/{batch_id}/cancel")
 def cancel(batch_id: str, use: Use, caller: Operator) -> dict[str, Any]:
     """Stop a batch. Lines that are answered keep their answers; cancelling twice changes nothing."""
-    batch_or_404(use, caller, batch_id)
+    status = status_of(batch_or_404(use, caller, batch_id))
     try:
         actions.cancel_job(use.db, batch_id, use.now(), "cancelled by the submitter")
     except BadInput as error:
+        message = f"batch {batch_id} is {status}; only one that is validating or in_progress can be cancelled"
         # 409 would make clients try twice more.
-        raise BadInput(error.message, code="batch_not_cancellable", field="batch_id") from error
+        raise BadInput(message, code="batch_not_cancellable", field="batch_id") from error
     with use.db.write() as conn:
         record(conn, caller, use.now(), "job.cancel", batch_id)
     return _shown(use, caller, batch_id)
