@@ -17,7 +17,7 @@ from orchestrator import limits
 from orchestrator.api.access import Operator, record
 from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import file_document
-from orchestrator.api.errors import NotFound
+from orchestrator.api.files import file_or_404
 from orchestrator.api.paging import DryRun
 from orchestrator.api.services import Services, Use
 from orchestrator.datasets import packing
@@ -82,10 +82,7 @@ def _opened(new: NewDataset, use: Services, caller: Caller, stack: ExitStack) ->
         question_of(spec)
         lines = islice(object_lines(use.objects, new.object_prefix, spec), new.limit)
         return "objects", Source("objects", {"question": f"text: {new.question}"}, lines)
-    with use.db.read() as conn:
-        row = files.get(conn, caller.project_id, new.file_id or "")
-    if row is None:
-        raise NotFound("file", new.file_id)
+    row = file_or_404(use, caller, new.file_id or "", "file_id")
     stream = stack.enter_context(use.objects.open(row.object_key))
     return row.filename, open_source(SourceSpec(location=OpenFile(row.filename, stream), **given))  # type: ignore[arg-type]
 

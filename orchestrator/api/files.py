@@ -64,13 +64,13 @@ async def upload(
 @router.get("/{file_id}")
 def show(file_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
     """One file."""
-    return file_document(_file(use, caller, file_id))
+    return file_document(file_or_404(use, caller, file_id))
 
 
 @router.get("/{file_id}/content", response_class=StreamingResponse)
 def content(file_id: str, use: Use, caller: Viewer) -> StreamingResponse:
     """The bytes of a file."""
-    row = _file(use, caller, file_id)
+    row = file_or_404(use, caller, file_id)
     try:
         size = use.objects.size(row.object_key)
     except FileNotFoundError:
@@ -146,9 +146,10 @@ def store(use: Services, caller: Caller, received: Received) -> dict[str, Any]:
         raise
 
 
-def _file(use: Services, caller: Caller, file_id: str) -> Any:
+def file_or_404(use: Services, caller: Caller, file_id: str, field: str | None = None) -> Any:
+    """The row of a file that is neither deleted nor expired. Raises NotFound, which names the `field` that asked."""
     with use.db.read() as conn:
         row = files.get(conn, caller.project_id, file_id)
-    if row is None:
-        raise NotFound("file", file_id)
+    if row is None or (row.expires_at is not None and row.expires_at <= use.now()):
+        raise NotFound("file", file_id, field=field)
     return row

@@ -8,6 +8,7 @@ import httpx
 import openai
 import pytest
 from fastapi.routing import APIRoute
+from sqlalchemy import update
 
 from orchestrator.api.app import make_api
 from orchestrator.api.bodies import JsonRoute
@@ -16,6 +17,7 @@ from orchestrator.expiry import remove_expired
 from orchestrator.limits import checked_limits
 from reasoning.errors import BadInput
 from storage import access
+from storage.tables import File
 from tests.openai.wire import ENDPOINT, Wire, check_types, jsonl, line, make_client, served, settings_of
 from workers.app import make_app
 
@@ -197,6 +199,27 @@ def test_expired_files_are_removed(any_wire: Wire):
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(file.id)
     assert client.files.content(kept.id).content == b"x", "its bytes are shared"
+
+
+def test_an_expired_file_and_one_whose_bytes_are_gone_are_not_there(wire: Wire):
+    client = wire.client()
+    over, lost = (client.files.create(file=(name, name.encode()), purpose="batch").id for name in ("over", "lost"))
+    wire.objects.delete(f"files/{lost}")
+    with wire.db.write() as conn:
+        conn.execute(update(File.__table__).where(File.__table__.c.id == over).values(expires_at=1.0))
+    batch = {"input_file_id": over, "endpoint": ENDPOINT, "completion_window": "24h"}
+    with httpx.Client(base_url=wire.url, timeout=30) as http:
+        answers = [
+            http.get(f"{place}/{over}{part}") for place in ("/v1/files", "/api/files") for part in ("", "/content")
+        ]
+        answers += [http.get(f"{place}/{lost}/content") for place in ("/v1/files", "/api/files")]
+        for path, body in (
+            ("/v1/batches", batch),
+            ("/api/jobs", {"file_id": over}),
+            ("/api/datasets", {"file_id": over}),
+        ):
+            answers.append(http.post(path, json=body))
+    assert [answer.status_code for answer in answers] == [404] * 9
 
 
 def test_every_route_with_a_json_body_reads_it_strictly(wire: Wire):

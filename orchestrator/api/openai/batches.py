@@ -10,9 +10,9 @@ from orchestrator import actions, limits
 from orchestrator.api.access import Operator, Viewer, record
 from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.errors import NotFound
+from orchestrator.api.files import file_or_404
 from orchestrator.api.openai import rows
 from orchestrator.api.openai.creating import NewBatch, first_model, named_as_sent
-from orchestrator.api.openai.files import file_or_404
 from orchestrator.api.openai.models import answering
 from orchestrator.api.openai.objects import Extras, batch_object, list_object, status_of
 from orchestrator.api.paging import DryRun

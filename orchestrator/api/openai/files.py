@@ -11,11 +11,11 @@ from starlette.responses import Response, StreamingResponse
 from orchestrator import limits
 from orchestrator.api.access import Operator, Viewer, record
 from orchestrator.api.errors import NotFound
+from orchestrator.api.files import file_or_404
 from orchestrator.api.openai import downloads, uploads
 from orchestrator.api.openai.objects import file_object, list_object
-from orchestrator.api.services import Services, Use
+from orchestrator.api.services import Use
 from storage import files
-from storage.access import Caller
 
 router = APIRouter(prefix="/v1/files", tags=["openai"])
 
@@ -97,12 +97,3 @@ def delete(file_id: str, use: Use, caller: Operator) -> dict[str, Any]:
     if not shared:
         use.objects.delete(row.object_key)
     return {"id": file_id, "object": "file", "deleted": True}
-
-
-def file_or_404(use: Services, caller: Caller, file_id: str, field: str | None = None) -> Any:
-    """The row of a file that is neither deleted nor expired. Raises NotFound, which names the `field` that asked."""
-    with use.db.read() as conn:
-        row = files.get(conn, caller.project_id, file_id)
-    if row is None or (row.expires_at is not None and row.expires_at <= use.now()):
-        raise NotFound("file", file_id, field=field)
-    return row
