@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.intake.records import AcceptedLine, LineError, RefusedLine
-from orchestrator.intake.seen import SeenIds
 from reasoning.errors import BadInput
 from tests.intake.lines_of import chat, codes, judged, native, text
 
@@ -202,15 +201,6 @@ def test_duplicates_name_the_first_line():
     third = verdicts[3]
     assert isinstance(third, RefusedLine)
     assert "line 1" in third.errors[0].message
-
-
-@given(st.lists(st.text(max_size=3)))
-def test_first_use_agrees_with_a_dictionary(ids: list[str]):
-    first: dict[str, int] = {}
-    with SeenIds() as seen:
-        for line, custom_id in enumerate(ids):
-            assert seen.first_use(custom_id, line) == first.get(custom_id)
-            first.setdefault(custom_id, line)
 
 
 def test_a_chat_line_is_welcome_among_native_ones():
