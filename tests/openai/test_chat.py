@@ -126,6 +126,14 @@ def test_a_question_that_fails_is_an_error_that_is_not_repeated(live: str, clien
     assert len(jobs_of(live)) <= before + 2
 
 
+def test_a_question_out_of_time_is_not_repeated_either(client: openai.OpenAI):
+    """A batch may go on where its time was over; a question begins anew and would end where it ended."""
+    with pytest.raises(openai.InternalServerError) as error:
+        client.chat.completions.create(**ASK, extra_body={"search": {"deadline_s": 0.001, "on_limit": "fail"}})
+    assert (error.value.status_code, error.value.code) == (504, "deadline")
+    assert error.value.response.headers["x-should-retry"] == "false"
+
+
 def test_the_models_are_listed(client: openai.OpenAI):
     assert "scripted" in [model.id for model in client.models.list()]
     assert client.models.retrieve("scripted").owned_by == "stagebeam"
