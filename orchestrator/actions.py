@@ -81,8 +81,14 @@ def retry_job(db: Database, job_id: str, now: float, reason: str) -> int:
         total = _restart_queries(conn, job_id, now)
         if not total:
             raise BadInput(f"job {job_id} has no failed query to retry", code="nothing_to_retry")
-        transitions.move_job(conn, job_id, "running", now, reason=reason, expires_at=None, folded_at=None)
+        run_again(conn, job_id, now, reason)
     return total
+
+
+def run_again(conn: Connection, job_id: str, now: float, reason: str) -> None:
+    """Move a job that had ended to running, without the limit of time and the pause of its earlier run."""
+    columns = dict.fromkeys(("expires_at", "folded_at", "paused_at", "paused_reason"))
+    transitions.move_job(conn, job_id, "running", now, reason=reason, **columns)
 
 
 def refuse_removed(job: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import structlog
 from sqlalchemy import Connection
 
-from orchestrator.actions import RETRYABLE, refuse_removed, start_again
+from orchestrator.actions import RETRYABLE, refuse_removed, run_again, start_again
 from reasoning.errors import BadInput, Transient
 from storage import access, bulk, jobs, planning, transitions
 from storage.causes import caused
@@ -159,7 +159,7 @@ def _retry(conn: Connection, job: Any, found: Sequence[Any], now: float, reason:
     """Put queries back; a job that had ended runs again."""
     changed = start_again(conn, job.id, found, now)
     if changed and job.status != "running":
-        transitions.move_job(conn, job.id, "running", now, reason=reason, expires_at=None, folded_at=None)
+        run_again(conn, job.id, now, reason)
     return changed
 
 

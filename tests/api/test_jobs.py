@@ -86,6 +86,7 @@ def test_steering(server: Server) -> None:
     job_id = server.submit(2)
     assert server.http.post(f"/api/jobs/{job_id}/pause", json={"reason": "lunch"}).json()["paused"]
     assert not server.http.post(f"/api/jobs/{job_id}/resume").json()["paused"]
+    assert server.http.post(f"/api/jobs/{job_id}/pause").json()["paused"]
     assert server.http.post(f"/api/jobs/{job_id}/cancel?dry_run=true").json()["status"] == "running"
     stopped = server.http.post(f"/api/jobs/{job_id}/cancel").json()
     assert (stopped["status"], stopped["killed_at"]) == ("cancelling", None)
@@ -97,7 +98,8 @@ def test_steering(server: Server) -> None:
     server.run(job_id)
     job = server.http.get(f"/api/jobs/{job_id}").json()
     assert (job["status"], job["counts"]["cancelled"]) == ("cancelled", 2)
-    assert server.http.post(f"/api/jobs/{job_id}/retry").json()["status"] == "running"
+    again = server.http.post(f"/api/jobs/{job_id}/retry").json()
+    assert (again["status"], again["paused"]) == ("running", False), "a retry is asked for in order to run"
     server.run(job_id)
     assert server.http.get(f"/api/jobs/{job_id}").json()["counts"]["done"] == 2
     late = server.http.post(f"/api/jobs/{job_id}/cancel")
