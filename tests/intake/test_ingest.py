@@ -265,6 +265,16 @@ def test_a_killed_process_is_continued_by_the_next(here: Stack):
     assert [row[1] for row in here.rows(job_id)] == [f"q-{number}" for number in range(7000)]
 
 
+def test_images_that_lines_bring_along_share_objects(here: Stack):
+    images = [png(number) for number in range(60)]
+    uris = ["data:;base64," + base64.b64encode(image).decode() for image in images]
+    assert here.ingest(here.submit(text(*[native(f"q-{n}", images=[uri]) for n, uri in enumerate(uris)]))).errors == 0
+    assert len(list(here.objects.list("b"))) == 1
+    with here.db.read() as conn:
+        rows: list[Any] = [blobs.get(conn, digest(image)) for image in images]
+    assert [blobs.read(here.objects, row) for row in rows] == images
+
+
 @pytest.mark.usefixtures("small_chunks")
 def test_asked_to_stop_it_stops_between_chunks(here: Stack):
     job_id = here.submit(text(*lines(10)))
