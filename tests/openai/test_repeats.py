@@ -1,4 +1,4 @@
-"""Limits to a batch, and what clients do by themselves when an answer is lost or late (conformance items 4 to 6, 9)."""
+"""Limits to a batch, and what clients do by themselves when an answer is lost or late (conformance items 4 to 7, 9)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import openai
 import orjson
 import pytest
 
+from orchestrator.dispatch import dispatch
 from orchestrator.reconcile import reconcile
 from stagebeam import Client
 from storage.database import Database
@@ -82,6 +83,26 @@ def test_an_expired_batch_cannot_be_cancelled(wire: Wire):
     with pytest.raises(openai.BadRequestError) as error:
         client.batches.cancel(batch.id)
     assert error.value.code == "batch_not_cancellable"
+
+
+@pytest.mark.parametrize(("search", "late_s"), [({"deadline_s": 60}, 100.0), ({}, 90_000.0)])
+def test_a_line_out_of_time_answers_with_the_best_so_far(wire: Wire, search: dict[str, Any], late_s: float):
+    """Its own time, or the window of the batch: with a conclusion drawn and not judged yet, that one is the answer."""
+    client, stack = wire.client(), wire.stack
+    file = client.files.create(file=jsonl(line(1)), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, **GIVEN, extra_body={"search": {"candidates": 8, **search}})
+    wire.ingest(batch.id)
+    stack.send(dispatch(wire.db, stack.settings, stack.now).outgoing)
+    with stack.worker() as pipeline:
+        while not [call for call in stack.calls(batch.id) if (call.stage, call.status) == ("conclusion", "done")]:
+            stack.deliver(pipeline, stack.wire.messages.popleft())
+    stack.now += late_s
+    stack.run(batch.id)
+    done = client.batches.retrieve(batch.id)
+    assert (done.status, done.error_file_id) == ("completed", None)
+    choice = orjson.loads(client.files.content(done.output_file_id or "").content)["response"]["body"]["choices"][0]
+    assert (choice["finish_reason"], choice["search"]["degraded_reason"]) == ("length", "deadline")
+    assert choice["message"]["content"]
 
 
 class Failing(httpx.HTTPTransport):

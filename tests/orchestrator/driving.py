@@ -123,11 +123,14 @@ class Stack:
             self.now += 6.0
             self.send(reconcile(self.db, self.settings, self.wire.depth, self.now).outgoing)
         while self.wire.messages:
-            message = self.wire.messages.popleft()
-            if message.task == ADVANCE:
-                self.send(advance(self.db, message.arguments["query_ids"], self.now).outgoing)
-            else:
-                pipeline.run(message.task, message.arguments["call_ids"], message.priority)
+            self.deliver(pipeline, self.wire.messages.popleft())
+
+    def deliver(self, pipeline: Pipeline, message: Wakeup) -> None:
+        """One message to whom it is for."""
+        if message.task == ADVANCE:
+            self.send(advance(self.db, message.arguments["query_ids"], self.now).outgoing)
+        else:
+            pipeline.run(message.task, message.arguments["call_ids"], message.priority)
 
     def run(self, *job_ids: str, rounds: int = 200) -> None:
         """Until the jobs ended."""
