@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,29 @@ import torch
 import transformers
 from tokenizers import AddedToken
 
+from tests.engine.reference import opened
 from workers.engine.random_model import byte_tokenizer, spread_out
+
+NAMES = ("llava", "idefics", "smolvlm", "qwen2", "qwen2_5", "qwen3")
+
+Family = Path | Callable[[], tuple[Any, Any]]
+"""A folder, or what makes the same model and processor each time."""
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m.role }}: {% for part in m.content %}"
     "{% if part.type == 'image' %}IMAGE{% else %}{{ part.text }}{% endif %}{% endfor %}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
+
+
+def make(name: str, folder: Path) -> Family:
+    """One of `NAMES`; `folder` is empty."""
+    return {"qwen2": qwen2, "qwen2_5": qwen2_5, "qwen3": qwen3}.get(name) or _FOLDERS[name](folder)
+
+
+def fresh(family: Family) -> tuple[Any, Any]:
+    """A model with its processor that nobody else has."""
+    return opened(family) if isinstance(family, Path) else family()
 
 
 def tokenizer(*specials: str) -> Any:
@@ -99,14 +116,30 @@ def qwen2() -> tuple[Any, Any]:
     return _qwen(transformers.Qwen2VLForConditionalGeneration, transformers.Qwen2VLConfig, vision)
 
 
-def _qwen(model_class: Any, config_class: Any, vision: dict[str, Any]) -> tuple[Any, Any]:
+def qwen3() -> tuple[Any, Any]:
+    """Norms of queries and keys, position axes that take turns, and pictures that enter the first two layers too."""
+    vision = {"hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64, "num_position_embeddings": 36}
+    return _qwen(
+        transformers.Qwen3VLForConditionalGeneration,
+        transformers.Qwen3VLConfig,
+        vision | {"depth": 3, "deepstack_visual_indexes": [0, 1]},
+        mrope_section=[4, 2, 2],
+        head_dim=16,
+    )
+
+
+def _qwen(
+    model_class: Any, config_class: Any, vision: dict[str, Any], mrope_section: Sequence[int] = (2, 3, 3), **text: Any
+) -> tuple[Any, Any]:
     torch.manual_seed(2)
     names = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|video_pad|>", "<|image_pad|>")
     tokens = tokenizer(*names)
     ids = {name: tokens.convert_tokens_to_ids(name) for name in names}
     config = config_class(
         text_config=text_sizes(
-            tokens, rope_parameters={"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
+            tokens,
+            rope_parameters={"rope_type": "default", "mrope_section": list(mrope_section), "rope_theta": 10_000.0},
+            **text,
         ),
         vision_config={"depth": 2, "num_heads": 2, "patch_size": 8} | vision,
         image_token_id=ids["<|image_pad|>"],
@@ -155,3 +188,6 @@ def _idefics(folder: Path, model_class: Any, config_class: Any) -> Path:
         images, tokens, image_seq_len=4, chat_template=TEMPLATE.replace("IMAGE", "<image>")
     )
     return save(folder, model_class(config), processor)
+
+
+_FOLDERS = {"llava": llava, "idefics": idefics, "smolvlm": smolvlm}

@@ -55,17 +55,23 @@ def choose(
     return Choose(call_id="call", prompt=prompt, load_image=pictures.__getitem__, group=group, labels=labels)
 
 
+def opened(folder: Path) -> tuple[Any, Any]:
+    """Model and processor of a folder."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoProcessor.from_pretrained(folder)
+
+
 class Reference:
     """A second copy of the weights under transformers' own code."""
 
     def __init__(self, source: Path | tuple[Any, Any], pictures: Mapping[str, bytes]) -> None:
-        if isinstance(source, tuple):
-            self.model, self.processor = source
-        else:
-            self.model = AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32).eval()
-            self.processor = AutoProcessor.from_pretrained(source)
+        self.model, self.processor = source if isinstance(source, tuple) else opened(source)
         self.encoder = Encoder(self.processor)
-        self._pictures = pictures
+        self.pictures = pictures
+        self._known: dict[tuple[Prompt, tuple[int, ...]], torch.Tensor] = {}
+        # What stands for an image is not drawn. Mllama has no place for it among its logits.
+        placeholder = self.model.config.image_token_id
+        self._mute = [placeholder] if placeholder < self.model.get_output_embeddings().out_features else []
         self.ends = {self.model.generation_config.eos_token_id}
 
     def inputs(self, prompt: Prompt, extra: Sequence[int] = ()) -> dict[str, torch.Tensor]:
@@ -77,7 +83,7 @@ class Reference:
             for message in prompt.messages
         ]
         text = self.processor.apply_chat_template(turns, add_generation_prompt=True) + prompt.prefix
-        images = [Image.open(io.BytesIO(self._pictures[name])).convert("RGB") for name in prompt.images]
+        images = [Image.open(io.BytesIO(self.pictures[name])).convert("RGB") for name in prompt.images]
         data = dict(
             self.processor(
                 text=[text], images=[images] if images else None, return_tensors="pt", add_special_tokens=False
@@ -98,15 +104,27 @@ class Reference:
         """The new ids of `model.generate`, without the end of turn."""
         data = self.inputs(prompt, extra)
         with torch.inference_mode():
-            out = self.model.generate(**data, max_new_tokens=tokens, do_sample=False)
+            out = self.model.generate(
+                **data, max_new_tokens=tokens, do_sample=False, suppress_tokens=self._mute or None
+            )
         ids = out[0, data["input_ids"].shape[1] :].tolist()
         return tuple(i for i in ids if i not in self.ends)
 
     def logits(self, prompt: Prompt, extra: Sequence[int] = ()) -> torch.Tensor:
-        """(vocabulary,) after the prompt and `extra`, computed from nothing."""
-        with torch.inference_mode():
-            scores: torch.Tensor = self.model(**self.inputs(prompt, extra)).logits[0, -1].float()
-        return scores
+        """(vocabulary,) after the prompt and `extra`, computed from nothing; remembered, as tests ask it again."""
+        key = (prompt, tuple(extra))
+        if key not in self._known:
+            with torch.inference_mode():
+                scores = self.model(**self.inputs(prompt, extra)).logits[0, -1].float()
+                scores[self._mute] = float("-inf")
+            self._known[key] = scores
+        return self._known[key]
+
+    def shares(self, prompt: Prompt, labels: Sequence[str]) -> list[float]:
+        """Probability of each label after the prompt: of the tokens that may begin it, normalised over the labels."""
+        probabilities = torch.softmax(self.logits(prompt).double(), -1)
+        weights = torch.stack([probabilities[ids].sum() for ids in self.encoder.label_ids(labels)])
+        return (weights / weights.sum()).tolist()
 
     def sample(self, prompt: Prompt, seed: int, sampling: Sampling, prefix: Sequence[int] = ()) -> tuple[int, ...]:
         """One candidate drawn token by token from logits computed from nothing each time."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from tests.engine import families
+from tests.engine.families import Family
 from tests.engine.reference import GREEDY, WARM, Reference, ask, choose, generate
 from workers.engine.adapters import decoder
 from workers.engine.adapters.choose import adapter_for
@@ -38,7 +39,7 @@ class Bare:
         self._loop = Loop(adapter, Encoder(processor), ends, limits_of(options, "cpu"))
         self._thread = threading.Thread(target=self._loop.run)
         self._thread.start()
-        self.generate = self._loop.submit
+        self.generate = self.choose = self._loop.submit
 
     def counters(self) -> Counters:
         return Counters(values=self._loop.counts())
@@ -48,21 +49,14 @@ class Bare:
         self._thread.join()
 
 
-Family = Path | Callable[[], tuple[Any, Any]]
-
-
-@pytest.fixture(scope="module", params=["llava", "idefics", "smolvlm", "qwen2_5", "qwen2"])
+@pytest.fixture(scope="module", params=families.NAMES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-    """A folder, or what makes the same model and processor each time."""
-    make: Any = getattr(families, request.param)
-    if request.param.startswith("qwen"):
-        return cast("Callable[[], tuple[Any, Any]]", make)
-    return cast("Path", make(tmp_path_factory.mktemp("family")))
+    return families.make(request.param, tmp_path_factory.mktemp("family"))
 
 
 @pytest.fixture(scope="module")
 def plain(family: Family, pictures: dict[str, bytes]) -> Reference:
-    return Reference(family if isinstance(family, Path) else family(), pictures)
+    return Reference(families.fresh(family), pictures)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +93,14 @@ def test_greedy_text_is_that_of_generate(engine: TransformersEngine, plain: Refe
     for prompt, future in zip(PROMPTS, futures, strict=True):
         wanted = plain.greedy(prompt, GREEDY.max_tokens)
         assert [candidate.token_ids for candidate in future.result().candidates] == [wanted, wanted], prompt
+
+
+def test_label_probabilities_are_those_of_the_logits(
+    engine: TransformersEngine | Bare, plain: Reference, pictures: dict[str, bytes]
+):
+    for prompt in PROMPTS:
+        found = engine.choose(choose(prompt, pictures)).result().probabilities
+        assert found == pytest.approx(plain.shares(prompt, ["1", "2"]), abs=1e-4)
 
 
 def test_stages_go_on_without_seeing_the_image_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_four_bits_say_what_generate_says(tmp_path: Path, pictures: dict[str, by
         found = engine.generate(generate(prompt, pictures)).result(timeout=30)
         assert found.candidates[0].token_ids == reference.greedy(prompt, GREEDY.max_tokens)
     engine.close()
+
+
+@pytest.mark.skipif(not INSTALLED, reason="needs the extra quant")
+@pytest.mark.parametrize("width", [224, 288])
+def test_a_layer_that_four_bits_cannot_hold_is_named_when_the_model_is_opened(tmp_path: Path, width: int):
+    folder = str(make_mllama(tmp_path, replace(WIDE, width=width)))
+    with pytest.raises(BadInput, match=rf"layer model\.\S+, {width} numbers in .* multiples of 64 and 32") as raised:
+        TransformersEngine(folder, DeviceOptions(device="cpu", quantize="int4"))
+    assert (raised.value.code, raised.value.field) == ("invalid_settings", "quantize")
 
 
 def size(model: torch.nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Who may enter the batch: memory for pictures, trunks and twigs, and what of a prompt must be computed."""
+"""Who may enter the batch: memory for pictures, trunks and twigs, and how much runs at once."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from workers.engine.adapters.base import Adapter, Features, ImageInput, Layout
 from workers.engine.counting import Tally
 from workers.engine.jobs import Job, Pending, Picture, Row, Trunk
 from workers.engine.pools import Pool, PoolFull
-from workers.engine.prefixes import WORTH_WAITING, Prefixes, Source
+from workers.engine.prefixes import WORTH_WAITING, Source
 from workers.engine.preparing import FeatureCache, Preparer
-from workers.engine.protocol import Choose
+from workers.engine.trunks import Trunks
 
 RECOVER_STEPS = 128
 """Steps after which more rows are tried again, once memory ran out; doubled each time it runs out."""
-
-
-TRUNK_BLOCK, TWIG_BLOCK = 64, 32
-"""Positions by which the slots of prompts and of candidates get longer. Pictures have few sizes: their slots fit."""
+TWIG_BLOCK = 32
+"""Positions by which the slots of candidates get longer. Pictures have few sizes: their slots fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +69,6 @@ class Admission:
         self._preparer = preparer
         self._limits = limits
         self._tally = tally
-        self._prefixes = Prefixes()
         self._pictures: dict[tuple[str, ...], Picture] = {}
         self.row_limit = limits.rows
         """Lowered when memory ran out."""
@@ -81,12 +78,13 @@ class Admission:
         self._patience, self._calm, self._held = RECOVER_STEPS, 0, False
         self._since_fill = limits.fill_every
         self.fills: list[Pending] = []
-        self.trunks: Pool[Trunk] = Pool(
-            adapter.text, slots=limits.trunks, block=TRUNK_BLOCK, budget=limits.trunk_bytes, given_up=self._forget_trunk
-        )
         self.twigs: Pool[Row] = Pool(
             adapter.text, slots=2 * limits.rows, block=TWIG_BLOCK, budget=limits.twig_bytes, given_up=_forget_twig
         )
+        self._held_trunks = Trunks(
+            adapter.text, self.twigs, slots=limits.trunks, budget=limits.trunk_bytes, tally=tally
+        )
+        self.trunks: Pool[Trunk] = self._held_trunks.pool
         self.pictures: Pool[Picture] | None = None
         if adapter.pictures:
             self.pictures = Pool(
@@ -125,7 +123,7 @@ class Admission:
 
     def admit(self, job: Job, layout: Layout) -> Entry:
         """Give `job` its trunk, and list in `fills` what of it must be computed."""
-        source = self._prefixes.best(layout, job.request.group)
+        source = self._held_trunks.source(layout, job.request.group)
         missing = len(layout) - source.covered
         if self.fills and missing + sum(pending.tokens for pending in self.fills) > self._step_tokens:
             return Entry.FULL
@@ -140,10 +138,12 @@ class Admission:
             if self.pictures and layout.images:
                 job.picture = self._picture(self.pictures, layout, features or [])
                 job.picture.pins += 1
-            self._take_trunk(job, layout, source, features or [])
+            pending = self._held_trunks.take(job, layout, source, features or [])
         except PoolFull:
             self.put_back(job)
             return Entry.FULL
+        if pending:
+            self.fills.append(pending)
         return Entry.ADMITTED
 
     def start_rows(self, job: Job, work: float) -> None:
@@ -216,14 +216,7 @@ class Admission:
         if job.picture:
             job.picture.pins -= 1
             job.picture = None
-        trunk, job.trunk = job.trunk, None
-        if trunk:
-            trunk.pins -= 1
-            if not trunk.pins and (not keep or trunk.logits is None):
-                self._drop_trunk(trunk)
-            elif isinstance(job.request, Choose):
-                # A path that waits for its judge will be continued; what a judge has read will not.
-                self.trunks.demote(trunk)
+        self._held_trunks.leave(job, keep=keep)
 
     def put_back(self, job: Job) -> None:
         """Undo the admission of `job`; candidates under way start again later, with the same result."""
@@ -306,68 +299,6 @@ class Admission:
         self._pictures[layout.images] = picture
         return picture
 
-    def _take_trunk(self, job: Job, layout: Layout, source: Source, features: Sequence[Features]) -> None:
-        trunk = source.trunk
-        if trunk is None or source.trunk_tokens < len(layout) or trunk.length != len(layout):
-            trunk = self._grown(job, layout, source, features)
-        else:
-            self._tally.prefix_hits += 1
-            job.cached_tokens = len(layout)
-        trunk.pins += 1
-        self.trunks.touch(trunk)
-        job.trunk = trunk
-
-    def _grown(self, job: Job, layout: Layout, source: Source, features: Sequence[Features]) -> Trunk:
-        """A trunk for `layout` out of what `source` has, with the rest listed in `fills`."""
-        covered = min(source.covered, len(layout) - 1)
-        trunk = self._extended(layout, source) or self._forked(job, layout, source)
-        job.cached_tokens = covered
-        self._tally.prefix_hits += covered > 0
-        self._tally.twig_hits += source.twig is not None
-        trunk.layout, trunk.logits, trunk.length = layout, None, len(layout)
-        self.fills.append(Pending(job, trunk, layout, covered, features))
-        self._prefixes.add(trunk)
-        return trunk
-
-    def _extended(self, layout: Layout, source: Source) -> Trunk | None:
-        """The source's own slot, when nobody else needs it and the new prompt goes on from all of it."""
-        trunk = source.trunk
-        if trunk is None or trunk.pins or trunk.rows or source.trunk_tokens < trunk.length:
-            return None
-        trunk.pins += 1
-        try:
-            self.trunks.reserve(len(layout))
-        finally:
-            trunk.pins -= 1
-        self._graft(source, trunk)
-        self._prefixes.remove(trunk)
-        for twig in trunk.twigs:
-            self.twigs.drop(twig)
-        trunk.twigs = []
-        return trunk
-
-    def _forked(self, job: Job, layout: Layout, source: Source) -> Trunk:
-        trunk = Trunk(group=job.request.group)
-        if source.trunk:
-            source.trunk.pins += 1
-        try:
-            self.trunks.claim(trunk, len(layout))
-        finally:
-            if source.trunk:
-                source.trunk.pins -= 1
-        if source.trunk:
-            self.trunks.copy(source.trunk, trunk, source.trunk_tokens)
-            self._graft(source, trunk)
-        return trunk
-
-    def _graft(self, source: Source, trunk: Trunk) -> None:
-        """Copy the kept candidate's keys and values behind those of its trunk."""
-        if source.twig is None:
-            return
-        start, end = source.trunk_tokens, source.covered
-        for target, kept in ((self.trunks.keys, self.twigs.keys), (self.trunks.values, self.twigs.values)):
-            target[:, trunk.place, :, start:end] = kept[:, source.twig.place, :, : source.twig_tokens]
-
     def _activate(self, row: Row) -> None:
         if not row.trunk.rows:
             self.trunks.activate(row.trunk)
@@ -379,17 +310,6 @@ class Admission:
             picture.rows += 1
         self.twigs.activate(row)
         row.job.rows.append(row)
-
-    def _drop_trunk(self, trunk: Trunk) -> None:
-        if trunk.place >= 0:
-            self._forget_trunk(trunk)
-            self.trunks.drop(trunk)
-
-    def _forget_trunk(self, trunk: Trunk) -> None:
-        self._prefixes.remove(trunk)
-        for twig in trunk.twigs:
-            self.twigs.drop(twig)
-        trunk.twigs, trunk.logits = [], None
 
     def _forget_picture(self, picture: Picture) -> None:
         del self._pictures[picture.images]

@@ -17,6 +17,9 @@ from reasoning.policy import PromptStyle
 SETTINGS_FILE = "stagebeam.json"
 """Optional file of a model folder: `{"prompts": "compact", "policy": {...}}`."""
 
+INT4_BLOCK = (64, 32)
+"""Of what the inputs and outputs of a layer must be multiples (bitsandbytes 0.50, `_convert_weight_packed_for_cpu`)."""
+
 _TUNED = {"Xkev/Llama-3.2V-11B-cot"}
 """Hub checkpoints whose weights hold the four-stage format."""
 
@@ -42,7 +45,7 @@ def load(name: str, *, device: str, dtype: str, quantize: str = "") -> Checkpoin
 
     Raises:
         BadInput: `unknown_model` when a file or a tensor is missing or the checkpoint cannot be read;
-            `invalid_settings` when bitsandbytes is not installed.
+            `invalid_settings` when bitsandbytes is not installed or cannot hold a layer.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
@@ -65,6 +68,8 @@ def load(name: str, *, device: str, dtype: str, quantize: str = "") -> Checkpoin
         # transformers would fill them with random numbers.
         some = ", ".join(sorted(found["missing_keys"])[:3])
         raise BadInput(f"the weights of model {name} lack {some}", code="unknown_model", field="model")
+    if quantize == "int4" and target.type == "cpu":
+        _check_sizes(model)
     if not getattr(processor, "chat_template", None):
         raise BadInput(f"model {name} has no chat template; add chat_template.jinja", code="unknown_model")
     return Checkpoint(
@@ -135,6 +140,21 @@ def _quantization(quantize: str) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     return {"quantization_config": BitsAndBytesConfig(load_in_8bit=quantize == "int8", load_in_4bit=quantize == "int4")}
+
+
+def _check_sizes(model: torch.nn.Module) -> None:
+    """Name the layer that bitsandbytes would fail on in the first forward pass: on a CPU it packs blocks of weights."""
+    inputs, outputs = INT4_BLOCK
+    for name, layer in model.named_modules():
+        if not isinstance(layer, torch.nn.Linear) or not hasattr(layer.weight, "quant_state"):
+            continue
+        if layer.in_features % inputs or layer.out_features % outputs:
+            raise BadInput(
+                f"quantize=int4 cannot hold layer {name}, {layer.in_features} numbers in and {layer.out_features} out: "
+                f"on a CPU these must be multiples of {inputs} and {outputs}; leave quantize out or use a GPU",
+                code="invalid_settings",
+                field="quantize",
+            )
 
 
 def _prompts(name: str) -> PromptStyle:

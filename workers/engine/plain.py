@@ -43,6 +43,9 @@ class PlainLoop:
         self._model, self._processor = checkpoint.model, checkpoint.processor
         self._encoder = Encoder(checkpoint.processor)
         self._ends = checkpoint.ends
+        # A text with a placeholder could not be continued, as no image belongs to it.
+        placeholder = getattr(checkpoint.model.config, "image_token_id", None)
+        self._mute = None if placeholder is None else [placeholder]
         self._waiting: deque[tuple[Generate | Choose, Future[Any]]] = deque()
         self._totals: Counter[str] = Counter()
         self._closing = False
@@ -101,6 +104,7 @@ class PlainLoop:
             **{name: value.repeat_interleave(len(request.seeds), 0) for name, value in inputs.items()},
             do_sample=False,
             max_new_tokens=request.sampling.max_tokens,
+            suppress_tokens=self._mute,
             logits_processor=LogitsProcessorList([_Noise(request, length)]),
             stopping_criteria=StoppingCriteriaList([stop]),
         )

@@ -33,7 +33,10 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the vision tower made of one image: `values` (positions, width), the first `valid` of them real."""
+    """What the vision tower made of one image: `values` (positions, width), the first `valid` of them real.
+
+    The width is the text model's, or several times that where layers after the first take pictures in too.
+    """
 
     values: torch.Tensor
     valid: int
@@ -139,7 +142,7 @@ class Adapter(Protocol):
         ...
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(n, width) to (n, vocabulary)."""
+        """(n, width) to (n, vocabulary). What stands for an image is not for the model to say."""
         ...
 
 

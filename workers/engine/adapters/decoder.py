@@ -1,4 +1,4 @@
-"""Decoder-only models (LLaVA, Qwen2-VL and Qwen2.5-VL, SmolVLM, Idefics3): pictures are tokens of the prompt.
+"""Decoder-only models (LLaVA, Qwen2-VL to Qwen3-VL, SmolVLM, Idefics3): pictures are tokens of the prompt.
 
 One adapter for all: transformers' own text layers run over the packed step, with attention taken over.
 """
@@ -27,10 +27,10 @@ from workers.engine.adapters.base import (
 from workers.engine.attention import Segment, Span, Step
 from workers.engine.pools import PoolShape
 
-FAMILIES = {"llava", "qwen2_vl", "qwen2_5_vl", "smolvlm", "idefics3"}
+FAMILIES = {"llava", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "idefics3"}
 """Model types tried here against `generate`."""
 
-_THREE_AXES = {"qwen2_vl", "qwen2_5_vl"}
+_THREE_AXES = {"qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 """Model types whose positions have time, height and width."""
 
 
@@ -109,13 +109,17 @@ class DecoderAdapter:
         )
 
     def see(self, inputs: Sequence[ImageInput]) -> list[Features]:
-        """One by one: the shapes of these models' inputs differ from image to image."""
+        """One by one: the shapes of these models' inputs differ from image to image.
+
+        Qwen3-VL hands out what several layers of its tower saw (DeepStack, arXiv 2406.04334): they stand side by
+        side in the width, the last layer's first.
+        """
         found = []
         for item in inputs:
             tensors = {name: value.to(self._device) for name, value in item.tensors.items()}
-            pooled = self._model.get_image_features(**tensors).pooler_output
-            values = pooled if isinstance(pooled, torch.Tensor) else torch.cat(list(pooled))
-            values = values.reshape(-1, values.shape[-1])
+            seen = self._model.get_image_features(**tensors)
+            levels = [seen.pooler_output, *(getattr(seen, "deepstack_features", None) or ())]
+            values = torch.cat([_flat(level) for level in levels], dim=-1)
             found.append(Features(values, len(values)))
         return found
 
@@ -130,15 +134,7 @@ class DecoderAdapter:
 
     def forward(self, packed: Packed) -> torch.Tensor:
         embeddings = self._text.get_input_embeddings()(packed.ids)
-        for fill in packed.fills:
-            segment = fill.segment
-            if not fill.features:
-                continue
-            values = torch.cat([features.values for features in fill.features])
-            here = np.flatnonzero(fill.layout.ids == self._placeholder)
-            late = here >= segment.offset
-            target = torch.from_numpy(here[late] - segment.offset + segment.start).to(self._device)
-            embeddings[target] = values[torch.from_numpy(late).to(self._device)].to(embeddings.dtype)
+        deeper = self._put_pictures(packed, embeddings)
         positions = packed.positions
         out = self._text(
             inputs_embeds=embeddings[None],
@@ -147,18 +143,47 @@ class DecoderAdapter:
             use_cache=True,
             step=packed.step,
             attending=self,
+            **deeper,
         )
         hidden: torch.Tensor = out.last_hidden_state[0]
         return hidden
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Without the placeholder: a text that holds one could not be continued, as no image belongs to it."""
         scores: torch.Tensor = self._head(hidden)
+        scores[:, self._placeholder] = float("-inf")
         return scores
 
     def attention(
         self, module: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, step: Step, scale: float
     ) -> torch.Tensor:
         return step.text(q, k, v, module.layer_idx, scale)
+
+    def _put_pictures(self, packed: Packed, embeddings: torch.Tensor) -> dict[str, Any]:
+        """Write the pictures of the step's prompts over their placeholders.
+
+        Returns what the text model adds at the same places after its first layers, by keyword; most models: nothing.
+        """
+        places, found = [], []
+        for fill in packed.fills:
+            if not fill.features:
+                continue
+            segment = fill.segment
+            here = np.flatnonzero(fill.layout.ids == self._placeholder)
+            late = here >= segment.offset
+            places.append(here[late] - segment.offset + segment.start)
+            values = torch.cat([features.values for features in fill.features])
+            found.append(values[torch.from_numpy(late).to(self._device)])
+        if not found:
+            return {}
+        target = torch.from_numpy(np.concatenate(places)).to(self._device)
+        first, *levels = torch.split(torch.cat(found).to(embeddings.dtype), embeddings.shape[-1], dim=-1)
+        embeddings[target] = first
+        if not levels:
+            return {}
+        mask = torch.zeros(1, len(embeddings), dtype=torch.bool, device=self._device)
+        mask[0, target] = True
+        return {"visual_pos_masks": mask, "deepstack_visual_embeds": levels}
 
     def _positions(self, ids: NDArray[np.int64], inputs: Sequence[ImageInput]) -> NDArray[np.int64]:
         straight = np.arange(len(ids))
@@ -174,6 +199,12 @@ class DecoderAdapter:
         )
         found: NDArray[np.int64] = positions[:, 0].cpu().numpy()
         return found
+
+
+def _flat(states: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+    """(positions, width) of one image, however the model hands its tiles out."""
+    together = states if isinstance(states, torch.Tensor) else torch.cat(list(states))
+    return together.reshape(-1, together.shape[-1])
 
 
 def _image_keys(image: str, count: int) -> NDArray[np.int64]:
