@@ -18,6 +18,7 @@ from tests.waiting import wait_until
 from workers.engine.apart import ApartEngine
 from workers.engine.local import TransformersEngine
 from workers.engine.protocol import Generate, Sampling
+from workers.engine.registry import share
 
 OPTIONS = {"device": "cpu", "memory_mb": 64, "rows": 32}
 LONG = Sampling(temperature=0.9, top_p=1.0, top_k=0, max_tokens=350)
@@ -28,6 +29,13 @@ def apart(mllama: Path) -> Iterator[ApartEngine]:
     engine = ApartEngine(str(mllama), OPTIONS, slots=64, processes=2, cores=1)
     yield engine
     engine.close()
+
+
+def test_the_smallest_budget_is_not_taken_for_none():
+    """0 stands for the default."""
+    assert share({"memory_mb": 1}, 2) == {"rows": 256, "memory_mb": 1}
+    assert share({"memory_mb": "64", "rows": "33"}, 2) == {"rows": 17, "memory_mb": 32}
+    assert share({}, 4) == {"rows": 128, "memory_mb": 512}
 
 
 def processes() -> list[psutil.Process]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from tests.waiting import wait_until
 from workers.engine.adapters.mllama import MllamaAdapter
 from workers.engine.local import DeviceOptions, TransformersEngine
 from workers.engine.protocol import Sampling
+from workers.engine.random_model import Geometry, make_mllama
 from workers.engine.watchdog import Watchdog
 
 Open = Callable[..., TransformersEngine]
@@ -119,6 +121,12 @@ def test_a_call_too_large_for_the_memory_fails_alone(open_engine: Open, pictures
     assert small.result(timeout=25).candidates
 
 
+def test_memory_for_not_even_one_prompt_is_refused_when_the_model_is_opened(tmp_path: Path):
+    folder = str(make_mllama(tmp_path, Geometry(width=512, layers=4, cross=(1,), heads=8, kv_heads=8)))
+    with pytest.raises(BadInput, match=r"0\.2 MiB for prompts .* raise memory_mb"):
+        TransformersEngine(folder, DeviceOptions(device="cpu", memory_mb=1))
+
+
 def test_the_vision_tower_failing_on_one_image_spares_the_others(
     open_engine: Open, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ):
@@ -181,12 +189,21 @@ def test_labels_that_begin_alike_are_refused(open_engine: Open, pictures: dict[s
     assert error.code == "labels_not_distinct"
 
 
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_folder_with_a_missing_file_is_named(mllama: Path, tmp_path: Path, missing: str):
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("config.json", "lacks config.json"),
+        ("model.safetensors", "lacks *.safetensors"),
+        ("tokenizer.json", "lacks tokenizer.json"),
+        ("processor_config.json", "lacks preprocessor_config.json or processor_config.json"),
+        ("chat_template.jinja", "has no chat template; add chat_template.jinja"),
+    ],
+)
+def test_a_folder_with_a_missing_file_is_named(mllama: Path, tmp_path: Path, missing: str, said: str):
     for path in mllama.iterdir():
         if path.name != missing:
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(BadInput, match=re.escape(said)) as raised:
         TransformersEngine(str(tmp_path), DeviceOptions(device="cpu"))
     assert raised.value.code == "unknown_model"
 

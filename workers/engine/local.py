@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 import torch
 
-from reasoning.errors import ModelError, Transient
+from reasoning.errors import BadInput, ModelError, Transient
 from workers.engine.adapters.choose import adapter_for
 from workers.engine.admission import Limits
 from workers.engine.encode import Encoder
@@ -20,6 +20,7 @@ from workers.engine.loop import Loop
 from workers.engine.model_folder import Checkpoint, load, pick_device
 from workers.engine.packing import ragged_for
 from workers.engine.plain import PlainLoop
+from workers.engine.pools import PoolFull
 from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated
 from workers.engine.watchdog import Watchdog, end_process
 
@@ -141,7 +142,16 @@ def _loop(checkpoint: Checkpoint, options: DeviceOptions, device: str) -> Loop |
     limits = limits_of(options, device, pictures=adapter.pictures is not None)
     if ragged:
         limits = replace(limits, fill_every=FILL_EVERY)
-    return Loop(adapter, Encoder(checkpoint.processor), checkpoint.ends, limits, ragged=ragged)
+    try:
+        return Loop(adapter, Encoder(checkpoint.processor), checkpoint.ends, limits, ragged=ragged)
+    except PoolFull as error:
+        # The first slots are taken when the loop is made.
+        raise BadInput(
+            f"{limits.trunk_bytes / MIB:.1f} MiB for prompts and {limits.twig_bytes / MIB:.1f} for candidates hold "
+            "not one of this model; raise memory_mb",
+            code="invalid_settings",
+            field="memory_mb",
+        ) from error
 
 
 def _run(loop: Loop | PlainLoop, cores: int, die: Callable[[], None]) -> None:

@@ -37,7 +37,7 @@ IDLE_S = 0.02
 """Pause between looks at deadlines while nothing runs."""
 
 _CLOSED = "the engine was closed; the call runs again on another worker"
-_TOO_LARGE = "the device has too little memory for this call alone; lower max_tokens or raise the memory budget"
+_TOO_LARGE = "the device has too little memory for this call alone; lower max_tokens or raise memory_mb"
 
 
 class Loop:

@@ -20,6 +20,14 @@ SETTINGS_FILE = "stagebeam.json"
 INT4_BLOCK = (64, 32)
 """Of what the inputs and outputs of a layer must be multiples (bitsandbytes 0.50, `_convert_weight_packed_for_cpu`)."""
 
+_NEEDED = (
+    ("config.json",),
+    ("*.safetensors", "*.safetensors.index.json"),
+    ("tokenizer.json", "tokenizer.model", "vocab.json"),
+    ("preprocessor_config.json", "processor_config.json"),
+)
+"""Of each line a model folder holds at least one."""
+
 _TUNED = {"Xkev/Llama-3.2V-11B-cot"}
 """Hub checkpoints whose weights hold the four-stage format."""
 
@@ -108,11 +116,9 @@ def _check_folder(name: str) -> None:
         if folder.is_absolute() or name.startswith("."):
             raise BadInput(f"there is no model folder {name}", code="unknown_model", field="model")
         return
-    weights = [*folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")]
-    for missing in (
-        ("config.json",) if not (folder / "config.json").is_file() else () if weights else ("*.safetensors",)
-    ):
-        raise BadInput(f"model folder {name} lacks {missing}", code="unknown_model", field="model")
+    for patterns in _NEEDED:
+        if not any(any(folder.glob(pattern)) for pattern in patterns):
+            raise BadInput(f"model folder {name} lacks {' or '.join(patterns)}", code="unknown_model", field="model")
 
 
 def _dtype(dtype: str, device: torch.device) -> torch.dtype | str:

@@ -58,12 +58,16 @@ def _apart(name: str, settings: Mapping[str, Any]) -> Engine:
     from workers.engine.apart import ApartEngine
 
     count = min(MOST_PROCESSES, os.cpu_count() or 1)
-    shared = {
-        "rows": -(-int(settings.get("rows", 512)) // count),
-        "memory_mb": (int(settings.get("memory_mb", 0)) or 2048) // count,
-    }
     slots = int(settings.get("slots", 256))
-    return ApartEngine(name, {**settings, **shared}, slots=slots, processes=count, cores=1)
+    return ApartEngine(name, {**settings, **share(settings, count)}, slots=slots, processes=count, cores=1)
+
+
+def share(settings: Mapping[str, Any], count: int) -> dict[str, int]:
+    """Rows and memory of each of `count` processes; no budget becomes 0, which stands for the default."""
+    return {
+        "rows": -(-int(settings.get("rows", 512)) // count),
+        "memory_mb": max(1, (int(settings.get("memory_mb", 0)) or 2048) // count),
+    }
 
 
 def _small_on_cpu(name: str, settings: Mapping[str, Any]) -> bool:
