@@ -31,12 +31,14 @@ from typing import Any
 import structlog
 from PIL import Image
 
-from benchmarks.ingest_floor import floor
+from benchmarks.ingest_floor import LIMITS, floor
 from benchmarks.memory import peak_bytes
 from orchestrator.intake.ingest import ingest
+from orchestrator.intake.keeper import BlobKeeper
+from orchestrator.intake.pictures import inspect
 from orchestrator.intake.validate import LineFormat
 from orchestrator.submit import JobRequest, submit
-from storage import blobs, files, schema
+from storage import files, schema
 from storage.database import Database, open_database
 from storage.objects import ObjectStore, open_objects
 from storage.settings import Settings
@@ -117,12 +119,15 @@ def measure_apart(url: str, data: Path, lines: int, case: Case) -> dict[str, Any
 
 def prepare(db: Database, objects: ObjectStore, settings: Settings, lines: int, case: Case) -> str:
     """Store images and an input file, submit the job, return its id."""
-    hashes = []
-    with db.write() as conn:
-        for number in range(IMAGES):
-            stream = io.BytesIO()
-            Image.new("RGB", (32, 32), (number, 0, 0)).save(stream, "PNG")
-            hashes.append(blobs.put_blob(conn, objects, stream.getvalue(), "image/png", 32, 32, 0.0))
+    keeper = BlobKeeper(db, objects, "default", time.time)
+    pictures = []
+    for number in range(IMAGES):
+        stream = io.BytesIO()
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(stream, "PNG")
+        pictures.append(inspect(stream.getvalue(), LIMITS))
+        keeper.upload(pictures[-1], stream.getvalue())
+    keeper.record(pictures)
+    hashes = [picture.sha256 for picture in pictures]
     file_id = f"file_{secrets.token_hex(8)}"
     objects.put(f"files/{file_id}", written(lines, hashes, case))
     with db.write() as conn:

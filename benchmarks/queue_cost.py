@@ -127,7 +127,7 @@ def runs_a_model(process: psutil.Process) -> bool:
 
 def keep_pictures(db: Database, store: Path, work: Work) -> None:
     """Store the images as ingest does."""
-    keeper = BlobKeeper(db, LocalStore(store), time.time)
+    keeper = BlobKeeper(db, LocalStore(store), "default", time.time)
     pictures = {data: inspect(data, PICTURES) for data in work.pictures.values()}
     for data, picture in pictures.items():
         keeper.upload(picture, data)

@@ -128,7 +128,9 @@ def check(
     with db.read() as conn:
         key = _input_file(conn, request, now()).object_key
     with closing(objects.open(key)) as stream:
-        return check_chunks(read_chunks(stream), request, settings, BlobKeeper(db, objects, now, dry=True))
+        return check_chunks(
+            read_chunks(stream), request, settings, BlobKeeper(db, objects, request.project_id, now, dry=True)
+        )
 
 
 def line_errors(
@@ -144,7 +146,7 @@ def line_errors(
     with db.read() as conn:
         key = _input_file(conn, request, now()).object_key
     rules = rules_for(request.line_format, policy, request.options, settings)
-    return _errors_in(objects, key, rules, BlobKeeper(db, objects, now, dry=True), settings)
+    return _errors_in(objects, key, rules, BlobKeeper(db, objects, request.project_id, now, dry=True), settings)
 
 
 def _errors_in(

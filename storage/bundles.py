@@ -42,6 +42,7 @@ class Bundler:
     def __init__(self, group: Group) -> None:
         self._group = group
         self._open = _Open()
+        self._taken: set[str] = set()
         self._places: dict[str, Place] = {}
         self._lock = threading.Lock()
 
@@ -51,9 +52,10 @@ class Bundler:
             self._group.put(keys.blob(sha256), data, media_type=media_type)
             return
         with self._lock:
-            here = self._open
-            if sha256 in here.images or sha256 in self._places:
+            if sha256 in self._taken:
                 return
+            self._taken.add(sha256)
+            here = self._open
             here.images[sha256] = (data, media_type)
             here.size += len(data)
             if here.size < BUNDLE_BYTES:
@@ -65,14 +67,17 @@ class Bundler:
         """Return when all images are there to stay: where those lie that share a bundle. Then begin anew."""
         self._write(self._open)
         places = self._places
-        self._open, self._places = _Open(), {}
+        self._forget()
         self._group.keep()
         return places
 
     def drop(self) -> None:
         """Forget what was put and not kept."""
-        self._open, self._places = _Open(), {}
+        self._forget()
         self._group.drop()
+
+    def _forget(self) -> None:
+        self._open, self._taken, self._places = _Open(), set(), {}
 
     def _write(self, full: _Open) -> None:
         """Store the images: one alone under its own name, more as a bundle that is named by what it holds."""

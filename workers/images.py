@@ -31,7 +31,7 @@ class StoredImages:
                 self._kept.move_to_end(content_hash)
                 return self._kept[content_hash]
         with self._db.read() as conn:
-            image = blobs.get(conn, content_hash)
+            image = blobs.of_any(conn, content_hash)
         if image is None:
             raise KeyError(content_hash)
         try:

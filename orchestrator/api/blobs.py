@@ -13,6 +13,7 @@ from orchestrator.api.services import Services, Use
 from orchestrator.intake.keeper import BlobKeeper
 from orchestrator.intake.pictures import Limits, digest, inspect
 from reasoning.errors import BadInput
+from storage.access import Caller
 
 router = APIRouter(route_class=JsonRoute, prefix="/api/blobs", tags=["blobs"])
 
@@ -26,30 +27,30 @@ Hashes = Annotated[
 
 
 @router.post("/missing")
-def missing(sha256: Hashes, use: Use, _caller: Operator) -> dict[str, Any]:
+def missing(sha256: Hashes, use: Use, caller: Operator) -> dict[str, Any]:
     """Which of these images are not stored yet, in the order asked."""
-    stored = _keeper(use).known(sha256)
+    stored = _keeper(use, caller).known(sha256)
     return {"missing": [value for value in dict.fromkeys(sha256) if value not in stored]}
 
 
 @router.put("/{sha256}")
-async def put_blob(sha256: Sha256, request: Request, use: Use, _caller: Operator) -> dict[str, Any]:
+async def put_blob(sha256: Sha256, request: Request, use: Use, caller: Operator) -> dict[str, Any]:
     """Store an image: the body is its encoded bytes. Sending one that is stored changes nothing."""
     data = await request.body()
-    return await run_in_threadpool(_store, use, sha256, data)
+    return await run_in_threadpool(_store, use, caller, sha256, data)
 
 
-def _store(use: Services, sha256: str, data: bytes) -> dict[str, Any]:
+def _store(use: Services, caller: Caller, sha256: str, data: bytes) -> dict[str, Any]:
     if digest(data) != sha256:
         message = "the bytes do not have the hash in the address; send them again unchanged"
         raise BadInput(message, code="hash_mismatch", field="sha256")
     picture = inspect(data, Limits(use.settings.max_image_bytes, use.settings.max_image_pixels), sha256)
-    keeper = _keeper(use)
+    keeper = _keeper(use, caller)
     if not keeper.known([sha256]):
         keeper.upload(picture, data)
         keeper.record([picture])
     return {"sha256": sha256, "bytes": len(data), "media_type": picture.media_type}
 
 
-def _keeper(use: Services) -> BlobKeeper:
-    return BlobKeeper(use.db, use.objects, use.now)
+def _keeper(use: Services, caller: Caller) -> BlobKeeper:
+    return BlobKeeper(use.db, use.objects, caller.project_id, use.now)

@@ -65,7 +65,7 @@ def create(new: NewDataset, use: Use, caller: Operator, dry_run: DryRun = False)
         if dry_run:
             head = list(islice(source.lines, SAMPLE_LINES))
             return {**shown, "sample": [_plain(line) for line in head], "file": None}
-        row = _stored(use, caller, f"{name}.jsonl", packing.jsonl(source.lines, *_keeping(use)))
+        row = _stored(use, caller, f"{name}.jsonl", packing.jsonl(source.lines, *_keeping(use, caller)))
     return {**shown, "sample": [], "file": file_document(row)}
 
 
@@ -87,8 +87,8 @@ def _opened(new: NewDataset, use: Services, caller: Caller, stack: ExitStack) ->
     return row.filename, open_source(SourceSpec(location=OpenFile(row.filename, stream), **given))  # type: ignore[arg-type]
 
 
-def _keeping(use: Services) -> tuple[Any, Any]:
-    keeper = BlobKeeper(use.db, use.objects, use.now)
+def _keeping(use: Services, caller: Caller) -> tuple[Any, Any]:
+    keeper = BlobKeeper(use.db, use.objects, caller.project_id, use.now)
     bounds = Limits(use.settings.max_image_bytes, use.settings.max_image_pixels)
 
     def upload(sha256: str, data: bytes, _media_type: str) -> None:

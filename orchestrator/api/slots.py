@@ -13,6 +13,7 @@ from orchestrator.api.errors import NotFound
 from orchestrator.api.paging import Limit, Statuses
 from orchestrator.api.schedules import schedule_or_404
 from orchestrator.api.services import Services, Use
+from orchestrator.intake.keeper import BlobKeeper
 from orchestrator.models import served_model
 from orchestrator.schedules.content import revisions, salt
 from orchestrator.schedules.documents import decision_document, rule_document, slot_document
@@ -119,4 +120,5 @@ def _run(use: Services, row: Any, when: float) -> dict[str, Any]:
         policy = effective_policy(request, use.settings)
         known = salt(row.project_id, model, policy, revisions(conn, model, policy))
     opened = SourceReader(use.objects, use.settings)(dataset, when)
-    return foresee_run(use.db, use.objects, use.settings, opened, known, policy).to_json(policy)
+    keeper = BlobKeeper(use.db, use.objects, row.project_id, use.now, dry=True)
+    return foresee_run(use.db, keeper, use.settings, opened, known, policy).to_json(policy)

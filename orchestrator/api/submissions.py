@@ -155,7 +155,7 @@ def _dry_run(new: NewJob, use: Services, caller: Caller) -> dict[str, Any]:
     request = new.request(caller.project_id, new.file_id or "", served_model(use.settings.model))
     if new.file_id is not None:
         return plan(use, request)
-    keeper = BlobKeeper(use.db, use.objects, use.now, dry=True)
+    keeper = BlobKeeper(use.db, use.objects, caller.project_id, use.now, dry=True)
     return _plan_document(use, request, check_chunks([new.jsonl()], request, use.settings, keeper))
 
 

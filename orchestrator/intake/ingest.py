@@ -98,7 +98,7 @@ def ingest(
     if job is None or job.status != "validating":
         return IngestResult("superseded")
     work = _Ingest(db, job, clock)
-    keeper = BlobKeeper(db, objects, clock)
+    keeper = BlobKeeper(db, objects, job.project_id, clock)
     try:
         with (
             open_resolver(keeper, settings, verified or Verified()) as resolver,

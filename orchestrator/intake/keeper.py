@@ -47,10 +47,13 @@ class Keeper(Protocol):
 
 
 class BlobKeeper:
-    """Keeps images as blobs. With `dry=True` it looks and stores nothing."""
+    """Keeps the images of a project as blobs. With `dry=True` it looks and stores nothing."""
 
-    def __init__(self, db: Database, objects: ObjectStore, now: Callable[[], float], *, dry: bool = False) -> None:
+    def __init__(
+        self, db: Database, objects: ObjectStore, project_id: str, now: Callable[[], float], *, dry: bool = False
+    ) -> None:
         self._db = db
+        self._project_id = project_id
         self._objects = objects
         self._group = objects.group()
         self._bundler = Bundler(self._group)
@@ -63,7 +66,7 @@ class BlobKeeper:
 
     def known(self, hashes: Sequence[str]) -> set[str]:
         with self._db.read() as conn:
-            return blobs.known(conn, hashes)
+            return blobs.known(conn, self._project_id, hashes)
 
     def upload(self, picture: Picture, data: bytes) -> None:
         if not self._dry:
@@ -75,7 +78,7 @@ class BlobKeeper:
         places = self._bundler.keep()
         rows = [_row(picture, places.get(picture.sha256)) for picture in pictures]
         with self._db.write() as conn:
-            blobs.record(conn, rows, self._now())
+            blobs.record(conn, self._project_id, rows, self._now())
 
     def close(self) -> None:
         self._bundler.drop()

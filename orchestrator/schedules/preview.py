@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from orchestrator.datasets.packing import jsonl
 from orchestrator.intake.chunks import in_chunks
 from orchestrator.intake.ingest import open_resolver, rules_for
-from orchestrator.intake.keeper import BlobKeeper
+from orchestrator.intake.keeper import Keeper
 from orchestrator.intake.pack import PackLimits, pack
 from orchestrator.intake.pictures import Limits
 from orchestrator.intake.records import AcceptedLine, LineError
@@ -26,7 +26,6 @@ from reasoning.errors import BadInput
 from reasoning.policy import Policy
 from storage import reuse
 from storage.database import Database
-from storage.objects import ObjectStore
 from storage.settings import Settings
 
 ERRORS_SHOWN = 20
@@ -59,10 +58,12 @@ class Foreseen:
 
 
 def foresee_run(
-    db: Database, objects: ObjectStore, settings: Settings, opened: Opened, salt: str, policy: Policy
+    db: Database, keeper: Keeper, settings: Settings, opened: Opened, salt: str, policy: Policy
 ) -> Foreseen:
-    """Read a whole source and look up which of its rows have a stored result. Raises as reading a source does."""
-    keeper = BlobKeeper(db, objects, lambda: 0.0, dry=True)
+    """Read a whole source and look up which of its rows have a stored result; `keeper` stores nothing.
+
+    Raises as reading a source does.
+    """
     images = Limits(settings.max_image_bytes, settings.max_image_pixels)
     limits = PackLimits(max_line_bytes=settings.max_line_bytes, max_bytes=settings.max_upload_bytes, images=images)
 

@@ -103,7 +103,7 @@ class Starter:
 
     def _run(self, slot: Any, schedule: Any, dataset: Any) -> str:
         opened = self.open_source(dataset, slot.due_at)
-        keeper = BlobKeeper(self.db, self.objects, self.clock)
+        keeper = BlobKeeper(self.db, self.objects, schedule.project_id, self.clock)
         with snapshot(opened.lines, opened.roots, keeper, self.settings, self._beating(slot.id)) as lines:
             file_id, key = self._store(schedule, lines)
             with self.db.write() as conn:

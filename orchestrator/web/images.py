@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
 
 from PIL import Image, ImageOps
-from sqlalchemy import Connection, Row
 from starlette.responses import Response
 
 from orchestrator.api.errors import NotFound
@@ -29,10 +27,10 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def picture(ask: Ask) -> Response:
     """An image as WebP, at most as large as a page shows it. Named by its hash, so it never changes."""
     side = ask.query.get("size", "large")
-    key = (_hash(ask), side if side in SIDES else "large")
+    key = (ask.viewer.project_id, _hash(ask), side if side in SIDES else "large")
     data = ask.web.pictures.get(key)
     if data is None:
-        data = _drawn(_read(ask, key[0]), SIDES[key[1]], ask.use.settings.max_image_pixels)
+        data = _drawn(_read(ask, key[1]), SIDES[key[2]], ask.use.settings.max_image_pixels)
         ask.web.pictures.put(key, data)
     return Response(data, headers=HEADERS, media_type="image/webp")
 
@@ -53,18 +51,13 @@ def _hash(ask: Ask) -> str:
 
 def _read(ask: Ask, sha256: str) -> bytes:
     with ask.use.db.read() as conn:
-        image = _known(conn, sha256)
+        image = blobs.get(conn, ask.viewer.project_id, sha256)
+    if image is None:
+        raise NotFound("image", sha256)
     try:
         return blobs.read(ask.use.objects, image)
     except FileNotFoundError:
         raise NotFound("image", sha256) from None
-
-
-def _known(conn: Connection, sha256: str) -> Row[Any]:
-    image = blobs.get(conn, sha256)
-    if image is None:
-        raise NotFound("image", sha256)
-    return image
 
 
 def _drawn(data: bytes, side: int, max_pixels: int) -> bytes:

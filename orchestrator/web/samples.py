@@ -58,7 +58,9 @@ def samples(ask: Ask, request: JobRequest, policy: Policy, object_key: str) -> l
     with closing(use.objects.open(object_key)) as stream, SeenIds() as ids:
         lines = islice(validate(read_chunks(stream), rules, ids.first_use), LOOKED_AT)
         good = ((number, line) for number, line in lines if isinstance(line, AcceptedLine))
-        with open_resolver(BlobKeeper(use.db, use.objects, use.now), use.settings, Verified()) as resolver:
+        with open_resolver(
+            BlobKeeper(use.db, use.objects, request.project_id, use.now), use.settings, Verified()
+        ) as resolver:
             for number, line, images in _resolved(good, resolver):
                 found.append(_sample(number, line, images, policy, style))
                 if len(found) == SAMPLES:

@@ -169,7 +169,7 @@ def _bounded(lines: Iterator[Line], name: str) -> Iterator[Line]:
 
 
 def _packed(use: Services, caller: Caller, filename: str, opened: Opened) -> Taken:
-    keeper = BlobKeeper(use.db, use.objects, use.now)
+    keeper = BlobKeeper(use.db, use.objects, caller.project_id, use.now)
     with snapshot(opened.lines, opened.roots, keeper, use.settings, lambda: None) as taken:
         document = store(use, caller, Received(taken.stream, filename, taken.size, taken.sha256))
     columns = [f"{part} from {column}" for part, column in opened.mapping.items()]

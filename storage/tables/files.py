@@ -30,11 +30,15 @@ class File(Base):
 
 
 class Blob(Base):
-    """An image stored once under its content hash, however many lines share it."""
+    """An image of a project, stored once under its content hash, however many lines share it.
+
+    The project has no foreign key: thousands of rows are noted a second.
+    """
 
     __tablename__ = "blobs"
 
     sha256: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[str] = mapped_column(primary_key=True)
     bytes: Mapped[int] = mapped_column(BigInteger())
     media_type: Mapped[str]
     width: Mapped[int]

@@ -134,8 +134,12 @@ def test_blobs_are_stored_once_and_checked(server: Server) -> None:
     for _ in range(2):
         assert server.http.put(f"/api/blobs/{sha256}", content=data).json()["media_type"] == "image/png"
     assert server.http.post("/api/blobs/missing", json={"sha256": [sha256]}).json() == {"missing": []}
+    stranger = server.key("other")
+    asked = server.http.post("/api/blobs/missing", json={"sha256": [sha256]}, headers=stranger)
+    assert asked.json() == {"missing": [sha256]}, "what another project sent is not told"
+    owner = server.key("default")
     text = b"no image"
-    refused = server.http.put(f"/api/blobs/{hashlib.sha256(text).hexdigest()}", content=text)
+    refused = server.http.put(f"/api/blobs/{hashlib.sha256(text).hexdigest()}", content=text, headers=owner)
     assert refused.json()["error"]["code"] == "image_unsupported_format"
 
 

@@ -254,7 +254,7 @@ ingest(open_database(url), open_objects(settings), settings, job_id, time.time, 
 def test_a_killed_process_is_continued_by_the_next(here: Stack):
     sha256 = digest(png(5))
     with here.db.write() as conn:
-        blobs.put_blob(conn, here.objects, png(5), "image/png", 4, 4, 1.0)
+        blobs.record(conn, "default", [blobs.BlobRow(sha256, len(png(5)), "image/png", 4, 4)], 1.0)
     job_id = here.submit(text(*[native(f"q-{number}", images=[f"blob:{sha256}"]) for number in range(7000)]))
     url = here.db.url.render_as_string(hide_password=False)
     killed = subprocess.run([sys.executable, "-c", KILLED, url, here.settings.data_dir, job_id], check=False)
@@ -271,7 +271,7 @@ def test_images_that_lines_bring_along_share_objects(here: Stack):
     assert here.ingest(here.submit(text(*[native(f"q-{n}", images=[uri]) for n, uri in enumerate(uris)]))).errors == 0
     assert len(list(here.objects.list("b"))) == 1
     with here.db.read() as conn:
-        rows: list[Any] = [blobs.get(conn, digest(image)) for image in images]
+        rows: list[Any] = [blobs.get(conn, "default", digest(image)) for image in images]
     assert [blobs.read(here.objects, row) for row in rows] == images
 
 

@@ -46,10 +46,12 @@ def bundles_of(size: int) -> Iterator[None]:
 
 
 def test_an_image_is_stored_once_however_often_it_comes(database: Database, objects: ObjectStore):
+    name = name_of(b"pixels")
+    assert [bundled(objects, [b"pixels", b"pixels"]) for _ in range(2)] == [{}, {}]
     with database.write() as conn:
-        name = blobs.put_blob(conn, objects, b"pixels", "image/png", 2, 3, 1.0)
-        assert blobs.put_blob(conn, objects, b"pixels", "image/jpeg", 9, 9, 2.0) == name
-        row = blobs.get(conn, name)
+        blobs.record(conn, "p", [BlobRow(name, 6, "image/png", 2, 3)], 1.0)
+        blobs.record(conn, "p", [BlobRow(name, 6, "image/jpeg", 9, 9)], 2.0)
+        row = blobs.get(conn, "p", name)
         assert row is not None
         assert (row.bytes, row.media_type, row.width, row.height, row.created_at) == (6, "image/png", 2, 3, 1.0)
         assert conn.execute(select(func.count()).select_from(Blob.__table__)).scalar_one() == 1
@@ -61,10 +63,10 @@ def test_many_small_images_share_an_object(database: Database, objects: ObjectSt
     images = [b"image %d" % n for n in range(20)]
     places = bundled(objects, images)
     with database.write() as conn:
-        blobs.record(conn, [row_of(image, places.get(name_of(image))) for image in images], 1.0)
+        blobs.record(conn, "p", [row_of(image, places.get(name_of(image))) for image in images], 1.0)
     assert [entry.size for entry in objects.list()] == [sum(map(len, images))]
     with database.read() as conn:
-        found: list[Any] = [blobs.get(conn, name_of(image)) for image in images]
+        found: list[Any] = [blobs.get(conn, "p", name_of(image)) for image in images]
     assert [blobs.read(objects, row) for row in found] == images
 
 
@@ -72,14 +74,28 @@ def test_what_was_noted_first_stays(database: Database):
     rows = [BlobRow(name_of(b"%d" % n), 1, "image/png", 1, 1) for n in range(20)]
     names = [row.sha256 for row in rows]
     with database.write() as conn:
-        blobs.record(conn, rows[:10], 1.0)
-        assert blobs.known(conn, names) == set(names[:10])
+        blobs.record(conn, "p", rows[:10], 1.0)
+        assert blobs.known(conn, "p", names) == set(names[:10])
         elsewhere = [BlobRow(name, 1, "image/png", 1, 1, "b" * 64, 5) for name in names]
-        blobs.record(conn, elsewhere, 2.0)
-        blobs.record(conn, [], 2.0)
-        assert blobs.known(conn, [*names, "unknown"]) == set(names)
+        blobs.record(conn, "p", elsewhere, 2.0)
+        blobs.record(conn, "p", [], 2.0)
+        assert blobs.known(conn, "p", [*names, "unknown"]) == set(names)
         starts = conn.execute(select(Blob.sha256, Blob.bundle_start)).all()
     assert dict(map(tuple, starts)) == {name: None if n < 10 else 5 for n, name in enumerate(names)}
+
+
+def test_what_a_project_has_is_not_another_ones(database: Database):
+    name = name_of(b"a")
+    with database.write() as conn:
+        blobs.record(conn, "p", [BlobRow(name, 1, "image/png", 1, 1)], 1.0)
+        assert (blobs.known(conn, "q", [name]), blobs.get(conn, "q", name)) == (set(), None)
+        blobs.record(conn, "q", [BlobRow(name, 1, "image/png", 1, 1, "b" * 64, 5)], 2.0)
+        theirs, ours = blobs.get(conn, "q", name), blobs.get(conn, "p", name)
+        assert theirs is not None
+        assert ours is not None
+        assert (theirs.bundle_start, ours.bundle_start) == (5, None)
+        assert blobs.of_any(conn, name) in (theirs, ours)
+        assert blobs.of_any(conn, "unknown") is None
 
 
 def test_one_alone_or_large_has_an_object_of_its_own(objects: ObjectStore):

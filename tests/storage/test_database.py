@@ -62,7 +62,15 @@ def test_inserting_what_is_there_changes_nothing_and_tells_what_was_new(database
 def test_any_of_takes_any_number_of_ids_of_either_kind(database: Database):
     blobs = Blob.__table__
     rows = [
-        {"sha256": f"{n:064x}", "bytes": n, "media_type": "image/png", "width": 1, "height": 1, "created_at": 0.0}
+        {
+            "sha256": f"{n:064x}",
+            "project_id": "p",
+            "bytes": n,
+            "media_type": "m",
+            "width": 1,
+            "height": 1,
+            "created_at": 0.0,
+        }
         for n in range(40)
     ]
     with database.write() as conn:

@@ -101,7 +101,12 @@ class Filler:
             known = set(conn.scalars(select(Blob.__table__.c.sha256)))
             for item in {each.sha256: each for each in found}.values():
                 if item.sha256 not in known:
-                    values = {"sha256": item.sha256, "bytes": len(item.png), "media_type": "image/png"}
+                    values = {
+                        "sha256": item.sha256,
+                        "project_id": "default",
+                        "bytes": len(item.png),
+                        "media_type": "image/png",
+                    }
                     size = {"width": 90 * len(item.things) + 40, "height": 260, "created_at": self.now}
                     conn.execute(insert(Blob.__table__), {**values, **size})
         for item in found:

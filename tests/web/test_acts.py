@@ -314,6 +314,9 @@ def test_another_project_sees_nothing(site: Site):
     from storage.access import create_key, create_project
 
     job = running_job(site)
+    scenes = site.filler().scenes(range(1))
+    picture = f"/images/{scenes[0]['images'][0]}"
+    assert [site.get(address).status_code for address in (picture, f"{picture}/original")] == [200, 200]
     with site.db.write() as conn:
         create_project(conn, "other", "other", 0.0)
         token = create_key(conn, project_id="other", name="o", role="admin", now=0.0).token
@@ -323,6 +326,7 @@ def test_another_project_sees_nothing(site: Site):
     assert site.get(f"/jobs/{job}").status_code == 404
     assert job not in site.get("/jobs").text
     assert site.get("/queries/1").status_code == 404
+    assert [site.get(address).status_code for address in (picture, f"{picture}/original")] == [404, 404]
     assert site.post(f"/jobs/{job}/cancel", {"reason": "x"}).status_code == 404
     with site.db.read() as conn:
         assert overview.active(conn, "other") == []

@@ -116,7 +116,7 @@ def _ask(use: Services, caller: Caller, body: dict[str, Any]) -> Asked:
     line = read_body(body, "q-1", problems, PolicyOverrides(policy))
     if line is None:
         raise _Refused(problems.errors)
-    images = _images(use, line)
+    images = _images(use, caller, line)
     with use.db.write() as conn:
         asked = ask(conn, caller.project_id, model, line, images, use.settings, use.now(), new_id)
     try:
@@ -127,11 +127,13 @@ def _ask(use: Services, caller: Caller, body: dict[str, Any]) -> Asked:
     return asked
 
 
-def _images(use: Services, line: AcceptedLine) -> list[str]:
+def _images(use: Services, caller: Caller, line: AcceptedLine) -> list[str]:
     """Content hashes of the images, stored by now. Raises _Refused."""
     if not line.images:
         return []
-    with open_resolver(BlobKeeper(use.db, use.objects, use.now), use.settings, Verified()) as resolver:
+    with open_resolver(
+        BlobKeeper(use.db, use.objects, caller.project_id, use.now), use.settings, Verified()
+    ) as resolver:
         chunk = resolve_chunk([(1, line)], resolver)
     if chunk.refused:
         raise _Refused(list(chunk.refused[0][1].errors))
