@@ -22,8 +22,8 @@ UPGRADE_LOCK = 7_306_086_911
 """Key of the Postgres advisory lock that lets one process upgrade at a time."""
 
 
-def upgrade(url: str) -> str:
-    """Bring the database to the newest revision and return it; nothing happens when it is there.
+def upgrade(url: str, to: str = "head") -> str:
+    """Bring the database to a revision, the newest unless told, and return that; nothing happens when it is there.
 
     Everything happens in one transaction, and a second process that starts meanwhile waits and finds it done.
 
@@ -33,8 +33,8 @@ def upgrade(url: str) -> str:
     """
     with _locked(url) as conn:
         _refuse_newer(conn)
-        command.upgrade(_config(connection=conn), "head")
-    return newest()
+        command.upgrade(_config(connection=conn), to)
+    return newest() if to == "head" else to
 
 
 def current(url: str) -> str | None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 
 from reasoning.errors import BadInput
-from storage import schema
+from storage import blobs, schema
 from storage.database import open_database
 from storage.tables import Base, Project
 
@@ -35,6 +35,27 @@ def test_a_blank_database_comes_up_equal_to_the_tables_and_a_second_upgrade_chan
     schema.upgrade(blank_url)
     with database.read() as conn:
         assert conn.execute(select(Project.__table__.c.id, Project.__table__.c.name)).all() == [("default", "renamed")]
+    database.close()
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
+def test_a_database_of_each_revision_comes_up_with_what_it_holds(blank_url: str, revision: str):
+    assert schema.upgrade(blank_url, revision) == revision
+    database = open_database(blank_url)
+    with database.write() as conn:
+        conn.execute(text("INSERT INTO projects (id, name, created_at) VALUES ('second', 'second', 1)"))
+        image = {"sha256": "a" * 64, "bytes": 5, "media_type": "image/png", "width": 3, "height": 2, "created_at": 4.0}
+        columns = ", ".join(image)
+        conn.execute(text(f"INSERT INTO blobs ({columns}) VALUES (:{', :'.join(image)})"), image)
+
+    assert schema.upgrade(blank_url) == schema.newest()
+    assert schema.differences(blank_url) == []
+    with database.read() as conn:
+        kept = [blobs.get(conn, project, "a" * 64) for project in ("default", "second")]
+    assert [None if row is None else (row.bytes, row.width, row.bundle, row.created_at) for row in kept] == [
+        (5, 3, None, 4.0),
+        (5, 3, None, 4.0),
+    ]
     database.close()
 
 
