@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from workers.engine.admission import Limits
-from workers.engine.loop import Loop
+from workers.engine.loop import IDLE_S, Loop
 
 MIB = 1024 * 1024
 PATIENCE_S = 60.0
@@ -37,16 +37,19 @@ def limits(rows: int, trunks: int, pictures: int, memory: int, step_tokens: int,
     )
 
 
-def step(loop: Loop) -> None:
+def step(loop: Loop) -> bool:
     with torch.inference_mode():
-        loop.step()
+        return loop.step()
 
 
 def run_until(loop: Loop, future: Future[Any]) -> None:
     """Step until the future is done. Bounded by time: the threads that prepare may wait long for a core."""
     end = time.monotonic() + PATIENCE_S
     while not future.done():
-        step(loop)
+        if not step(loop):
+            # As `run` does: the threads that prepare get the interpreter.
+            loop._wake.wait(IDLE_S)
+            loop._wake.clear()
         assert time.monotonic() < end, f"the loop does not end: {loop.counts()}"
 
 

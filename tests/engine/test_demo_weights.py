@@ -17,7 +17,7 @@ GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_tokens=320)
 
 @pytest.fixture(scope="module")
 def work() -> Work:
-    return make_work(8)
+    return make_work(6)
 
 
 def test_four_greedy_stages_are_one_greedy_text(work: Work):

@@ -167,7 +167,7 @@ asked = st.tuples(
 )
 
 
-@settings(max_examples=8, derandomize=True)
+@settings(max_examples=6, derandomize=True)
 @given(
     plan=st.lists(asked, min_size=1, max_size=8),
     room=st.builds(

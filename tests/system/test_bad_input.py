@@ -16,6 +16,8 @@ from tests.running.up import up
 SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
 ASKED = "How many red cubes are there?"
 
+ONE_PROCESS = {"STAGEBEAM_ENGINE_OPTIONS": '{"apart": false}'}
+"""The same engine, ready sooner."""
 BAD = {
     "cut short": ("image_unreadable", "images[0]: the image cannot be decoded (OSError: image file is truncated)"),
     "no picture": ("image_unsupported_format", "images[0]: the image has no format that is read here"),
@@ -58,8 +60,10 @@ def said(command: list[str], url: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(120)
 def test_every_bad_line_has_its_error_and_the_rest_its_answer(tmp_path: Path) -> None:
     path = write(tmp_path)
-    with up(tmp_path / "data", model="demo") as stack:
-        run = said(["job", "submit", str(path), "--on-bad-line", "skip", "--wait", "--json"], stack.url)
+    with up(tmp_path / "data", model="demo", settings=ONE_PROCESS) as stack:
+        run = said(
+            ["job", "submit", str(path), "--on-bad-line", "skip", "--candidates", "2", "--wait", "--json"], stack.url
+        )
         assert run.returncode == 1, run.stderr
         job = json.loads(run.stdout)["id"]
         results = tmp_path / "results.jsonl"

@@ -32,7 +32,10 @@ class Encoder:
         text = self.rendered(prompt)
         # A template that writes the start token itself must not get a second one.
         bos = self._tokenizer.bos_token
-        ids: list[int] = self._tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        # Not verbose: a text beyond the context is refused by the engine, in words of its own.
+        ids: list[int] = self._tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)), verbose=False)[
+            "input_ids"
+        ]
         return ids + self.path_ids(prompt, prefix_ids)
 
     def path_ids(self, prompt: Prompt, prefix_ids: Sequence[int]) -> list[int]:
