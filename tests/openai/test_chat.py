@@ -107,7 +107,8 @@ def test_wrong_questions_name_the_field(client: openai.OpenAI):
         with pytest.raises(openai.BadRequestError) as error:
             client.chat.completions.create(**{**ASK, **given})
         assert (error.value.param, error.value.code) == (param, code)
-        details = error.value.body["details"]  # type: ignore[index]
+        assert isinstance(error.value.body, dict)
+        details = error.value.body["details"]
         assert details[0]["field"] == param
         assert not any(word in item["message"] for item in details for word in ("body.", "policy."))
 
