@@ -154,7 +154,10 @@ class Client:
         trace: bool = False,
         joined: bool = False,
     ) -> Path:
-        """Write the results to a file, as the ending of its name says: jsonl, csv or parquet."""
+        """Write the results to a file, as the ending of its name says: jsonl, csv or parquet.
+
+        With `joined` the columns of the input stand beside ours; one called like ours is `input_NAME` there.
+        """
         target = Path(path)
         params = {"format": format or target.suffix.lstrip(".") or "jsonl", "trace": trace, "joined": joined}
         with self._stream(f"{calls.job_path(job_id)}/export", params) as response, target.open("wb") as file:

@@ -14,6 +14,7 @@ from orchestrator.api.jobs import job_with_results
 from orchestrator.api.paging import MAX_LIMIT
 from orchestrator.api.services import Use
 from orchestrator.exports.cells import to_csv
+from orchestrator.exports.own import NO_COLUMNS, columns_of, metadata_of, spread
 from orchestrator.exports.parquet import to_parquet
 from orchestrator.exports.records import Position, ended_so_far, records
 
@@ -32,19 +33,23 @@ def export(
     caller: Viewer,
     format: Annotated[Literal["jsonl", "csv", "parquet"], Query()] = "jsonl",  # noqa: A002 - the parameter's name
     trace: Annotated[bool, Query(description="With stages, candidates and verdicts (not in CSV).")] = False,
-    joined: Annotated[bool, Query(description="With question, images, choices, known answer and metadata.")] = False,
+    joined: Annotated[
+        bool, Query(description="With question, images, choices, known answer and the other columns of the input.")
+    ] = False,
 ) -> Response:
     """The queries that ended, as one file in the order of the input."""
     job = job_with_results(use, caller, job_id)
     found = records(use.db, use.objects, job.id, trace=trace and format != "csv", joined=joined)
     headers = {"content-disposition": f'attachment; filename="{job.id}.{format}"', "x-content-type-options": "nosniff"}
+    # Lines of JSON need not know all columns before the first row.
+    own = columns_of(metadata_of(use.db, job.id)) if joined and format != "jsonl" else NO_COLUMNS
     chunks: Iterator[bytes]
     if format == "csv":
-        chunks = to_csv(found, joined=joined)
+        chunks = to_csv(found, joined=joined, own=own)
     elif format == "parquet":
-        chunks = to_parquet(found, trace=trace, joined=joined)
+        chunks = to_parquet(found, trace=trace, joined=joined, own=own)
     else:
-        chunks = (orjson.dumps(record) + b"\n" for record in found)
+        chunks = (orjson.dumps(spread(record)) + b"\n" for record in found)
     return StreamingResponse(chunks, media_type=MEDIA_TYPES[format], headers=headers)
 
 

@@ -166,7 +166,7 @@ def results(  # noqa: PLR0917 - a parameter for each flag
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [default: stdout]")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="With stages, candidates and verdicts.")] = False,
     after: Annotated[int, typer.Option(min=0, help="Only lines after this line of the input.")] = 0,
-    joined: Annotated[bool, typer.Option("--joined", help="With question, images, known answer and metadata.")] = False,
+    joined: Annotated[bool, typer.Option("--joined", help="With the columns of the input beside ours.")] = False,
     format: Annotated[str, typer.Option(help="jsonl, csv or parquet (these two into a file).")] = "jsonl",  # noqa: A002
     as_json: AsJson = False,
 ) -> None:

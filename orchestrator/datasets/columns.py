@@ -6,13 +6,15 @@ import ast
 import math
 import re
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import orjson
 
 from orchestrator.datasets.cells import images_of
+from orchestrator.datasets.numbers import as_number
 from orchestrator.datasets.spec import Line, Row, SourceSpec
 from reasoning.errors import BadInput, nearest
 
@@ -29,6 +31,12 @@ GUESSES: Mapping[str, tuple[str, ...]] = {
 
 MAX_METADATA_BYTES = 4096
 """A longer value is left out of the metadata."""
+
+MAX_WHOLE = 2**63
+"""Whole numbers of this size and more are text, as JSON and tables keep no more digits."""
+
+Numbers = Callable[[frozenset[str]], frozenset[str]]
+"""Given the columns that are parts of the question, which of the others hold numbers though their cells are text."""
 
 _NUMBERED = re.compile(r"(image|img|picture)_?\d+", re.IGNORECASE)
 
@@ -47,6 +55,12 @@ class Columns:
     context: str | None
     template: str | None
     """The one question for every row."""
+
+    @property
+    def used(self) -> frozenset[str]:
+        """The names of all columns that are a part of the question."""
+        single = (self.custom_id, self.question, self.answer, self.hint, self.context)
+        return frozenset(name for name in (*single, *self.images, *self.choices) if name is not None)
 
     def to_json(self) -> dict[str, Any]:
         """What people are shown; parts that are not there are left out."""
@@ -115,18 +129,21 @@ def guess(part: str, names: Sequence[str]) -> list[str]:
     return [by_lower[name] for name in GUESSES.get(part, ()) if name in by_lower][:1]
 
 
-def to_lines(rows: Iterable[Row], columns: Columns) -> Iterator[Line]:
-    """The rows as native lines. A row that cannot be one becomes a line that says why."""
-    used = {columns.custom_id, columns.question, columns.answer, columns.hint, columns.context}
-    used |= {*columns.images, *columns.choices}
+def to_lines(rows: Iterable[Row], columns: Columns, numbers: Numbers = lambda _: frozenset()) -> Iterator[Line]:
+    """The rows as native lines. A row that cannot be one becomes a line that says why.
+
+    `numbers` is asked when the first line is.
+    """
+    used = columns.used
+    texts = numbers(used)
     for number, row in enumerate(rows, start=1):
         try:
-            yield _line(row, number, columns, {name for name in row if name not in used})
+            yield _line(row, number, columns, used, texts)
         except BadInput as error:
             yield {"error": {"code": error.code, "message": error.message}}
 
 
-def _line(row: Row, number: int, columns: Columns, rest: set[str]) -> Line:
+def _line(row: Row, number: int, columns: Columns, used: frozenset[str], numbers: frozenset[str]) -> Line:
     line: Line = {
         "custom_id": _id(row, number, columns),
         "question": _question(row, columns),
@@ -140,7 +157,8 @@ def _line(row: Row, number: int, columns: Columns, rest: set[str]) -> Line:
         line["answer"] = answer
     if columns.context and row.get(columns.context):
         line["context"] = _decoded(row[columns.context])
-    metadata = {name: value for name in row if name in rest and (value := _kept(row[name])) is not None}
+    found = {name: _kept(as_number(row[name]) if name in numbers else row[name]) for name in row if name not in used}
+    metadata = {name: orjson.loads(text) for name, text in found.items() if text is not None}
     if metadata:
         line["metadata"] = metadata
     return line
@@ -209,12 +227,22 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _kept(value: Any) -> Any:
-    """A value for the metadata, or None when it is empty, long or no JSON."""
-    if isinstance(value, bytes) or value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
+def _kept(value: Any) -> bytes | None:
+    """A value as JSON for the metadata; None when it is long or holds bytes."""
+    if isinstance(value, float) and math.isnan(value):
+        value = None
     try:
-        text = orjson.dumps(value)
+        text = orjson.dumps(value, default=_as_json)
     except TypeError:
-        text = orjson.dumps(str(value))
-    return None if len(text) > MAX_METADATA_BYTES or text in (b'""', b"[]", b"{}") else orjson.loads(text)
+        return None
+    return None if len(text) > MAX_METADATA_BYTES else text
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON has no type for: decimals that a float holds are numbers, all else but bytes is text."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError("bytes are no text")
+    if isinstance(value, Decimal) and value.is_finite():
+        number = int(value) if value.as_tuple().exponent == 0 else float(value)
+        return number if Decimal(repr(number)) == value and abs(value) < MAX_WHOLE else str(value)
+    return str(value)

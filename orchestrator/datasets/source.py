@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 
 from orchestrator.datasets import columnar, folders, tables
-from orchestrator.datasets.columns import find_columns, guess, to_lines
+from orchestrator.datasets.columns import Numbers, find_columns, guess, to_lines
 from orchestrator.datasets.converted import Convert, from_anthropic, from_gemini
+from orchestrator.datasets.numbers import number_columns
 from orchestrator.datasets.spec import Line, OpenFile, Row, Source, SourceSpec
 from orchestrator.intake.lines import TooLong, split_lines
 from orchestrator.intake.unpack import unpack
@@ -143,14 +144,22 @@ def _marker(code: str, message: str) -> Line:
 def _read_delimited(delimiter: str, name: str) -> Callable[[SourceSpec], Source]:
     def read(spec: SourceSpec) -> Source:
         names = tables.header(spec.open, delimiter)
-        return _mapped(name, names, tables.read_table(spec.open, delimiter), spec)
+        return _mapped(name, names, tables.read_table(spec.open, delimiter), spec, _numbers(spec, delimiter, names))
 
     return read
 
 
 def _read_vlmevalkit(spec: SourceSpec) -> Source:
     names = tables.header(spec.open, "\t")
-    return _mapped("vlmevalkit", names, tables.read_vlmevalkit(spec.open), spec)
+    return _mapped("vlmevalkit", names, tables.read_vlmevalkit(spec.open), spec, _numbers(spec, "\t", names))
+
+
+def _numbers(spec: SourceSpec, delimiter: str, names: list[str]) -> Numbers:
+    def numbers(used: frozenset[str]) -> frozenset[str]:
+        rows = tables.read_table(spec.open, delimiter)
+        return number_columns(islice(rows, spec.limit), set(names) - used)
+
+    return numbers
 
 
 def _read_parquet(spec: SourceSpec) -> Source:
@@ -197,12 +206,14 @@ def _read_objects(_spec: SourceSpec) -> Source:
     )
 
 
-def _mapped(name: str, names: list[str], rows: Iterator[Row], spec: SourceSpec) -> Source:
+def _mapped(
+    name: str, names: list[str], rows: Iterator[Row], spec: SourceSpec, numbers: Numbers = lambda _: frozenset()
+) -> Source:
     if not names:
         raise BadInput(f"{spec.name} has no columns; check that it is not empty", code="empty_file", field="location")
     columns = find_columns(names, spec)
     notes = () if columns.images else ("no column looks like images; name it with --column images=NAME",)
-    return Source(name, columns.to_json(), to_lines(rows, columns), notes)
+    return Source(name, columns.to_json(), to_lines(rows, columns, numbers), notes)
 
 
 _READERS: Mapping[str, Callable[[SourceSpec], Source]] = {

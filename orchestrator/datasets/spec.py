@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 """One record of a table by column name, of Python values."""
 
 PARTS = ("custom_id", "question", "images", "choices", "answer", "context", "hint")
-"""What a column can be. All other columns become metadata."""
+"""What a column can be. All other columns become metadata, which joined results give back as columns."""
 
 
 @dataclass(frozen=True, slots=True)

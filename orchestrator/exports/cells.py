@@ -9,22 +9,24 @@ from typing import Any
 
 import orjson
 
+from orchestrator.exports.own import NO_COLUMNS, OwnColumns
+
 COLUMNS = ("line", "custom_id", "status", "answer", "error_code", "error_message", "degraded_reason", "prompt_tokens",
            "generated_tokens", "kept_tokens", "discarded_tokens", "judged_tokens", "engine_seconds")  # fmt: skip
-JOINED = ("question", "choices", "images", "expected", "metadata")
+JOINED = ("question", "choices", "images", "expected")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """Beginnings that make a spreadsheet take text for a formula."""
 BATCH_ROWS = 200
 
 
-def to_csv(records: Iterable[Mapping[str, Any]], *, joined: bool) -> Iterator[bytes]:
-    """UTF-8 CSV with a header, a piece at a time."""
-    columns = COLUMNS + (JOINED if joined else ())
+def to_csv(records: Iterable[Mapping[str, Any]], *, joined: bool, own: OwnColumns = NO_COLUMNS) -> Iterator[bytes]:
+    """UTF-8 CSV with a header, a piece at a time. `own` are the columns of the user's that stand beside ours."""
+    columns = (*COLUMNS, *(JOINED if joined else ()), *own.kinds)
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer)
-    writer.writerow(columns)
+    writer.writerow([guarded(name) for name in columns])
     for count, record in enumerate(records, start=1):
-        flat = _flat(record)
+        flat = _flat(record) | (own.row(record["metadata"]) if joined else {})
         writer.writerow([guarded(flat.get(name)) for name in columns])
         if count % BATCH_ROWS == 0:
             yield _taken(buffer)

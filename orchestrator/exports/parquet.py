@@ -9,23 +9,30 @@ from typing import Any
 
 import orjson
 
+from orchestrator.exports.own import NO_COLUMNS, OwnColumns
+
 ROW_GROUP = 1000
 """Rows held in memory and written as one group."""
 TRACED_GROUP = 100
 """The same when each row brings its trace."""
 
 
-def to_parquet(records: Iterable[Mapping[str, Any]], *, trace: bool, joined: bool) -> Iterator[bytes]:
-    """The file in pieces: a row group is sent when it is full, and forgotten."""
+def to_parquet(
+    records: Iterable[Mapping[str, Any]], *, trace: bool, joined: bool, own: OwnColumns = NO_COLUMNS
+) -> Iterator[bytes]:
+    """The file in pieces: a row group is sent when it is full, and forgotten.
+
+    `own` are the columns of the user's that stand beside ours.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _schema(trace=trace, joined=joined)
+    schema = _schema(trace=trace, joined=joined, own=own)
     names = set(schema.names)
     sink = _Sink()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
         for group in _groups(records, TRACED_GROUP if trace else ROW_GROUP):
-            rows = [{name: value for name, value in _row(record).items() if name in names} for record in group]
+            rows = [{name: value for name, value in _row(record, own).items() if name in names} for record in group]
             writer.write_table(pa.Table.from_pylist(rows, schema))
             yield sink.take()
     yield sink.take()
@@ -67,7 +74,7 @@ def _groups(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Ma
         yield group
 
 
-def _schema(*, trace: bool, joined: bool) -> Any:
+def _schema(*, trace: bool, joined: bool, own: OwnColumns) -> Any:
     import pyarrow as pa
 
     text, whole, real = pa.string(), pa.int64(), pa.float64()
@@ -80,8 +87,8 @@ def _schema(*, trace: bool, joined: bool) -> Any:
     if joined:
         fields += [
             ("question", text), ("choices", pa.list_(text)), ("images", pa.list_(text)), ("expected", text),
-            ("metadata", text),
         ]  # fmt: skip
+        fields += [(name, kind.arrow()) for name, kind in own.kinds.items()]
     if trace:
         candidate = [
             ("index", whole), ("attempt", whole), ("status", text), ("reason", text), ("text", text), ("tokens", whole),
@@ -103,12 +110,13 @@ _USAGE = ("prompt_tokens", "cached_tokens", "generated_tokens", "kept_tokens", "
           "judged_tokens", "vision_calls", "candidates", "verdicts")  # fmt: skip
 
 
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+def _row(record: Mapping[str, Any], own: OwnColumns) -> dict[str, Any]:
     row = dict(record)
     if "expected" in row:
+        values = own.row(row.pop("metadata"))
+        row |= {name: own.kinds[name].fitted(value) for name, value in values.items() if name in own.kinds}
         expected = row["expected"]
         row["expected"] = expected if isinstance(expected, str) or expected is None else orjson.dumps(expected).decode()
-        row["metadata"] = orjson.dumps(row.get("metadata") or {}).decode()
     trace = row.get("trace")
     if trace is not None:
         row["stages"] = [_stage(stage) for stage in trace["stages"]]

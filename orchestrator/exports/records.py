@@ -50,7 +50,10 @@ class Position:
 def records(
     db: Database, objects: ObjectStore, job_id: str, *, trace: bool = False, joined: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Every ended query in line order: line, the native result, and the input's own fields if `joined`."""
+    """Every ended query in line order: line and the native result; if `joined`, the input's own fields too.
+
+    What the input called by other names stands under `metadata`; `exports.own` gives it its columns.
+    """
     after_line = 0
     with db.read() as conn:
         job = jobs.get(conn, job_id)
