@@ -31,9 +31,13 @@ STALLED = 3.0
 """No end for so many typical gaps, and at least `STALLED_S`: the job stands still."""
 STALLED_S = 60.0
 
+STARTING_S = 10.0
+"""A job this young may have been submitted together with the start of its worker, which has no row yet."""
+
 Ground = Literal[
-    "pace", "history", "ended", "validating", "finalizing", "cancelling", "paused", "no_worker", "stalled", "too_early"
-]
+    "pace", "history", "ended", "validating", "finalizing", "cancelling", "paused", "starting", "no_worker", "stalled",
+    "too_early",
+]  # fmt: skip
 """What a forecast rests on; from `ended` on, why there is none."""
 
 
@@ -66,6 +70,8 @@ class Look:
     """What ended lately by model, newest first."""
     serving: frozenset[str] = frozenset()
     """Models that somebody serves."""
+    starting: frozenset[str] = frozenset()
+    """Models that a worker loads."""
     paused: frozenset[str] = frozenset()
     """Models whose queue is paused."""
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -91,13 +97,20 @@ def look(conn: Connection, rows: Sequence[Any], now: float, silent_s: float) -> 
             policy = Policy.from_mapping(row.policy)
             seconds = estimate(conn, row.model, policy, cost_of(policy, row.waiting + row.running))["seconds"]
             history.update({} if seconds is None else {row.id: seconds})
-    serving = frozenset(fleet.serving(conn, now, silent_s))
-    return Look(jobs.loads(conn), ends, serving, frozenset(jobs.paused_models(conn)), history)
+    states = fleet.states(conn, now, silent_s)
+    return Look(
+        loads=jobs.loads(conn),
+        ends=ends,
+        serving=frozenset(model for model, found in states.items() if found != {"starting"}),
+        starting=frozenset(states),
+        paused=frozenset(jobs.paused_models(conn)),
+        history=history,
+    )
 
 
 def forecast(job: Any, seen: Look, now: float) -> Forecast:
     """The forecast of one job; pure."""
-    settled = _settled(job, seen)
+    settled = _settled(job, seen, now)
     if settled is not None:
         return Forecast(settled)
     ends = seen.ends.get(job.model, ())
@@ -130,7 +143,7 @@ def pace_of(ends: Sequence[float], started_at: float | None, now: float) -> floa
     return _weighed([(at, 1.0) for at in ends], max(started_at, ends[-1]), now)
 
 
-def _settled(job: Any, seen: Look) -> Ground | None:
+def _settled(job: Any, seen: Look, now: float) -> Ground | None:
     """Why the pace plays no part; None where it does."""
     if job.status in JOB_ENDED:
         return "ended"
@@ -140,7 +153,9 @@ def _settled(job: Any, seen: Look) -> Ground | None:
         return "finalizing"
     if job.paused_at is not None or job.model in seen.paused:
         return "paused"
-    return None if job.model in seen.serving else "no_worker"
+    if job.model in seen.serving:
+        return None
+    return "starting" if job.model in seen.starting or now - job.created_at < STARTING_S else "no_worker"
 
 
 def _measured(job: Any, ends: Sequence[End]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from storage.tables import Worker
 
@@ -30,20 +30,17 @@ class NewWorker:
 
 
 def enroll(conn: Connection, worker: NewWorker, now: float) -> None:
-    """Insert the row of a worker that is starting; `storage.transitions.move_worker` moves its state."""
-    conn.execute(
-        insert(_WORKERS).values(
-            id=worker.id,
-            model=worker.model,
-            engine=dict(worker.engine),
-            slots=worker.slots,
-            state="starting",
-            wanted="run",
-            version=worker.version,
-            started_at=now,
-            beat_at=now,
-        )
-    )
+    """Insert the row of a worker that starts, or complete it; `storage.transitions.move_worker` moves its state."""
+    known = {"engine": dict(worker.engine), "slots": worker.slots, "beat_at": now}
+    if conn.execute(update(_WORKERS).where(_WORKERS.c.id == worker.id).values(known)).rowcount:
+        return
+    new = {"model": worker.model, "state": "starting", "wanted": "run", "version": worker.version, "started_at": now}
+    conn.execute(insert(_WORKERS).values(id=worker.id, **known, **new))
+
+
+def withdraw(conn: Connection, worker_id: str) -> None:
+    """Remove the row of a worker that never was ready: nothing names it, and one that fails to start is tried again."""
+    conn.execute(delete(_WORKERS).where(_WORKERS.c.id == worker_id, _WORKERS.c.state == "starting"))
 
 
 def beat(
@@ -78,14 +75,18 @@ def live_slots(conn: Connection, now: float, late_s: float) -> dict[str, int]:
     return {model: int(slots) for model, slots in conn.execute(statement)}
 
 
-def serving(conn: Connection, now: float, silent_s: float) -> list[str]:
-    """Models with a worker that did not stop and was heard of in the last `silent_s` seconds."""
+def states(conn: Connection, now: float, silent_s: float) -> dict[str, set[str]]:
+    """By model the states of its workers that did not stop and were heard of in the last `silent_s` seconds."""
     heard = (_WORKERS.c.state != "stopped", _WORKERS.c.beat_at >= now - silent_s)
-    return list(conn.scalars(select(_WORKERS.c.model).where(*heard).distinct()))
+    found: dict[str, set[str]] = {}
+    for model, state in conn.execute(select(_WORKERS.c.model, _WORKERS.c.state).where(*heard).distinct()):
+        found.setdefault(model, set()).add(state)
+    return found
 
 
 def revision(conn: Connection, model: str) -> str | None:
     """The revision of a model as the newest worker that served it told; None when no worker ever did."""
-    statement = select(_WORKERS.c.engine).where(_WORKERS.c.model == model).order_by(_WORKERS.c.beat_at.desc()).limit(1)
+    told = (_WORKERS.c.model == model, _WORKERS.c.slots > 0)  # one that still starts does not know its own yet
+    statement = select(_WORKERS.c.engine).where(*told).order_by(_WORKERS.c.beat_at.desc()).limit(1)
     engine = conn.execute(statement).scalar_one_or_none()
     return str(engine["revision"]) if engine and engine.get("revision") else None

@@ -48,7 +48,7 @@ class Heartbeat:
         self._worker = fleet.NewWorker(pipeline.claiming.owner, model, asdict(info), info.slots, version("stagebeam"))
 
     def enroll(self) -> None:
-        """Insert the row, `starting`. Raises Transient."""
+        """Say what the worker is, in the row of its start or a new one. Raises Transient."""
         with self._database.write() as conn:
             fleet.enroll(conn, self._worker, self._clock())
 
@@ -68,8 +68,8 @@ class Heartbeat:
             self.move("ready" if self._wanted == "run" else "draining")
         elif wanted != self._wanted:
             _LOG.info("a wish is obeyed", action="worker.obey", worker=self._worker.id, wanted=wanted)
-            self._wanted = wanted
             self._obey(wanted)
+            self._wanted = wanted
             self.move("draining" if wanted == "drain" else "ready")
 
     def _stats(self, in_hand: int) -> dict[str, Any]:

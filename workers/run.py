@@ -28,6 +28,7 @@ from workers.intake import Claiming
 from workers.leases import LeaseKeeper, Watchdog
 from workers.periodic import Periodic
 from workers.pipeline import Pipeline
+from workers.starting import starting
 from workers.tasks import register_tasks
 from workers.visibility import VisibilityRenewal
 
@@ -47,8 +48,11 @@ def run_worker(settings: Settings) -> None:
 
     Raises:
         BadInput: no broker is set, or the model or its engine settings are refused.
+        Transient: the database is away.
     """
-    worker = Worker(settings, open_engine(settings.model, engine_options(settings)))
+    owner = worker_id(settings.worker_name, time.time())
+    with starting(settings, owner, served_model(settings.model)):
+        worker = Worker(settings, open_engine(settings.model, engine_options(settings)), owner)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, worker.on_signal)
     worker.run()
@@ -75,8 +79,8 @@ def worker_id(name: str, started_at: float) -> str:
 class Worker:
     """One worker. `run` blocks, in the main thread or another; `stop` may be called from anywhere."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
-        self.id = worker_id(settings.worker_name, time.time())
+    def __init__(self, settings: Settings, engine: Engine, owner: str) -> None:
+        self.id = owner
         self.model = served_model(settings.model)
         self._settings = settings
         self._app = make_app(settings)
@@ -164,8 +168,10 @@ class Worker:
             _LOG.warning("the row of this worker is out of date", action="worker.untold", state=state, error=str(error))
 
     def _obey(self, wanted: str) -> None:
-        """Drain: leave the queues, finish what is in hand, stay until told otherwise."""
-        consumer = self._controller.consumer
+        """Drain: leave the queues, finish what is in hand, stay until told otherwise. Raises Transient."""
+        consumer = getattr(self._controller, "consumer", None)
+        if consumer is None:
+            raise Transient("the wish came before there was a consumer; the next beat obeys it")
         change = consumer.cancel_task_queue if wanted == "drain" else consumer.add_task_queue
         for name in self._queues:
             consumer.call_soon(change, name)

@@ -38,8 +38,10 @@ def list_workers(as_json: AsJson = False) -> None:
     from orchestrator.cli.terminal.client import connect
 
     with connect() as api:
+        workers = api.pages("/api/workers")
         listing(
-            api.pages("/api/workers"),
+            # The calls themselves are for programs; people see how many there are.
+            workers if as_json else ({**worker, "in_hand": len(worker["in_hand"])} for worker in workers),
             ("id", "state", "model", "engine.kind", "engine.device", "slots", "in_hand", "beat_age_s"),
             as_json=as_json,
         )

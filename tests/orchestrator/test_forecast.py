@@ -107,6 +107,8 @@ def test_earlier_jobs_are_asked_while_it_is_too_early():
         ({"paused_at": 1.0}, {}, "paused"),
         ({}, {"paused": frozenset({"m"})}, "paused"),
         ({"model": "nobody's"}, {}, "no_worker"),
+        ({"model": "loading"}, {"starting": frozenset({"loading"})}, "starting"),
+        ({"model": "nobody's", "created_at": NOW - 1.0}, {}, "starting"),
     ],
 )
 def test_it_says_why_there_is_none(columns: dict[str, Any], look: dict[str, Any], ground: str):

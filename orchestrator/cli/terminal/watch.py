@@ -76,7 +76,8 @@ def duration(seconds: float | None) -> str:
 
 UNKNOWN = {
     "paused": "paused",
-    "no_worker": "no worker serves this model",
+    "starting": "waiting for a worker that starts",
+    "no_worker": "no worker serves this model; `stagebeam worker list` shows who is there",
     "stalled": "nothing has ended for a while",
     "too_early": "too early to tell",
 }
@@ -146,7 +147,9 @@ class _Bar:
 
 
 def _pace(job: dict[str, Any], ended: int) -> str:
-    if job["status"] != "running" or not ended or not job["started_at"]:
+    if job["status"] != "running" or not job["started_at"]:
         return ""
+    if not ended:
+        return UNKNOWN.get(job.get("eta_ground", ""), "") if job["eta_s"] is None else ""
     rate = ended / max(time.time() - job["started_at"], 1e-3)
     return f"{rate:.2g} queries/s, time left {_left(job)}"
