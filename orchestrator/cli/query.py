@@ -17,20 +17,21 @@ Name = Annotated[str, typer.Argument(metavar="QUERY", help="A query id, or JOB/C
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show the answer and where the search stands."""
+    """Show the answer and where the search stands. On a terminal long texts are cut; --json has all of them."""
     document(_get(name, ""), as_json=as_json)
 
 
 @app.command()
 def trace(name: Name, as_json: AsJson = False) -> None:
-    """Show the stages with their candidates and verdicts as a tree."""
+    """Show the stages with their candidates and verdicts as a tree. Long texts are cut; --json has all of them."""
     found = _get(name, "/trace")
     if as_json:
         document(found, as_json=True)
         return
+    from orchestrator.cli.terminal.fit import columns
     from orchestrator.cli.terminal.tree import trace_lines
 
-    for line in trace_lines(found):
+    for line in trace_lines(found, columns()):
         write(line)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli.terminal.exits import CommandError, as_command_error
+from orchestrator.cli.terminal.fit import columns, field_lines, heading, table_layout
 from orchestrator.cli.terminal.safe import one_line, plain, to_json
 from reasoning.errors import StagebeamError
 
@@ -20,6 +23,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done 
 
 CELL_WIDTH = 60
 """Characters of a table cell at most."""
+PIPE_WIDTH = 200
+"""No terminal, no width: what reads a pipe can wrap for itself."""
+ANY_HEIGHT = 25
 
 
 def say(text: str) -> None:
@@ -35,26 +41,49 @@ def write(text: str) -> None:
 
 
 def document(data: Mapping[str, Any], *, as_json: bool) -> None:
-    """One thing: a JSON document (on one line for programs, which may read line by line), or a line per field."""
+    """One thing: a JSON document (on one line for programs, which may read line by line), or a line per field.
+
+    On a terminal long fields are cut and wrapped to its width.
+    """
     if as_json:
         write(to_json(data, indent=2 if sys.stdout.isatty() else None))
         return
     flat = list(_flat(data))
-    width = max((len(name) for name, _ in flat), default=0)
+    width, terminal = max((len(name) for name, _ in flat), default=0), columns()
     for name, value in flat:
-        write(f"{name:<{width}}  {_cell(value)}")
+        for line in field_lines(name, _cell(value, name), width, terminal):
+            write(line)
 
 
-def listing(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
-    """Many things: a JSON line each, or a table. `columns` are field paths such as `counts.done`."""
+def listing(rows: Iterable[Mapping[str, Any]], fields: Sequence[str], *, as_json: bool) -> None:
+    """Many things: a JSON line each, or a table. `fields` are paths such as `counts.done`, the id first.
+
+    Where a table does not fit the terminal without breaking ids, each thing has its fields below one another.
+    """
     if as_json:
         for row in rows:
             write(to_json(row))
         return
-    table = _table(columns)
-    for row in rows:
-        table.add_row(*(one_line(_cell(_at(row, column)), CELL_WIDTH) for column in columns))
+    cells = [[one_line(_cell(_at(row, name), name), CELL_WIDTH) for name in fields] for row in rows]
+    terminal = columns()
+    layout = table_layout(fields, cells, terminal)
+    if layout is None:
+        _below(fields, cells, terminal)
+        return
+    table = _table(fields, *layout)
+    for texts in cells:
+        table.add_row(*texts)
     _print(table, to_stderr=False)
+
+
+def _below(fields: Sequence[str], cells: Sequence[Sequence[str]], terminal: int | None) -> None:
+    width = max(map(len, fields))
+    for place, row in enumerate(cells):
+        if place:
+            write("")
+        for name, cell in zip(fields, row, strict=True):
+            for line in field_lines(name, cell, width, terminal):
+                write(line)
 
 
 def report(error: StagebeamError, *, as_json: bool) -> int:
@@ -73,30 +102,32 @@ def show_details(error: CommandError) -> None:
     """The bad lines of an input as a table on stderr: line, field, code and what to do."""
     if not error.details:
         return
-    columns = ("line", "field", "code", "message")
-    table = _table(columns)
+    fields = ("line", "field", "code", "message")
+    table = _table(fields)
     for record in error.details:
         # Advice is never cut: it says what to do.
-        table.add_row(*(plain(_cell(record.get(column))) for column in columns))
+        table.add_row(*(plain(_cell(record.get(name), name)) for name in fields))
     _print(table, to_stderr=True)
 
 
-def _table(columns: Sequence[str]) -> Table:
+def _table(fields: Sequence[str], padding: int = 1, widths: Sequence[int | None] = ()) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column.rpartition(".")[2].replace("_", " "), overflow="fold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, padding))
+    for name, width in zip_longest(fields, widths):
+        table.add_column(heading(name), overflow="fold", width=width)
     return table
 
 
 def _print(table: Table, *, to_stderr: bool) -> None:
     from rich.console import Console
 
-    console = Console(stderr=to_stderr, markup=False, highlight=False)
+    # A table was made for the terminal's width; by itself a console takes a dumb terminal for a narrow one.
+    width = None if to_stderr else columns()
+    console = Console(stderr=to_stderr, markup=False, highlight=False, width=width, height=width and ANY_HEIGHT)
     if not console.is_terminal:
-        console.width = 200  # no terminal, no width: what reads a pipe can wrap for itself
+        console.width = PIPE_WIDTH
     console.print(table)
 
 
@@ -115,9 +146,11 @@ def _at(row: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, name: str) -> str:
     if value is None:
         return "-"
     if isinstance(value, str):
         return value
+    if name.endswith("_at") and isinstance(value, int | float):
+        return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return f"{value:.1f}" if isinstance(value, float) else to_json(value)
