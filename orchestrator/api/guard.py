@@ -46,7 +46,8 @@ class Guard:
         scope["root_path"] = self._settings.path_prefix.rstrip("/")
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
-        scope.setdefault("state", {})["request_id"] = request_id
+        # Every route that answers GET is asked for HEAD too, and an address signed for GET is of no use there.
+        scope.setdefault("state", {}).update(request_id=request_id, headers_alone=scope["method"] == "HEAD")
         answer = _with_id(send, request_id)
         refusal = self._refusal(scope, headers)
         if refusal is not None:

@@ -176,6 +176,21 @@ def test_large_files_are_handed_out_by_the_s3_server(sqlite_database: Any, s3_se
         plain = httpx.get(f"{url}/v1/files/{file.id}/content", follow_redirects=False, timeout=30)
         assert plain.status_code == 307
         assert plain.headers["location"].startswith(settings.s3_endpoint_url)
+        head = httpx.head(f"{url}/v1/files/{file.id}/content", follow_redirects=False, timeout=30)
+        assert (head.status_code, head.content) == (200, b"")
+        assert (head.headers["content-length"], head.headers["accept-ranges"]) == (str(len(data)), "bytes")
+        part = httpx.head(f"{url}/v1/files/{file.id}/content", headers={"Range": "bytes=-3"}, timeout=30)
+        assert (part.status_code, part.headers["content-range"]) == (
+            206,
+            f"bytes {len(data) - 3}-{len(data) - 1}/{len(data)}",
+        )
+        small = client.files.create(file=TEXT, purpose="batch").id
+        for path in (f"/v1/files/{small}/content", f"/api/files/{small}/content"):
+            seen, got = httpx.head(f"{url}{path}", timeout=30), httpx.get(f"{url}{path}", timeout=30)
+            assert (seen.status_code, seen.content, seen.headers["content-length"]) == (200, b"", str(len(TEXT)))
+            assert {**seen.headers, "date": "", "x-request-id": ""} == {**got.headers, "date": "", "x-request-id": ""}
+            assert got.content == TEXT
+        assert httpx.head(f"{url}/v1/files/file-none/content", timeout=30).status_code == 404
         client.close()
         with openai.OpenAI(base_url=f"{url}/v1", api_key="x") as follower:
             assert follower.files.content(file.id).content == data

@@ -80,7 +80,8 @@ def show(file_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
 @router.get("/{file_id}/content", response_class=StreamingResponse)
 def content(file_id: str, request: Request, use: Use, caller: Viewer) -> Response:
     """The bytes of a file, or a range of them."""
-    return downloads.send(use, file_or_404(use, caller, file_id), request.headers.get("range"))
+    row, wanted = file_or_404(use, caller, file_id), request.headers.get("range")
+    return downloads.send(use, row, wanted, headers_alone=request.state.headers_alone)
 
 
 @router.delete("/{file_id}")
