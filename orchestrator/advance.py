@@ -74,6 +74,8 @@ class Advanced:
     """What one advance did."""
 
     outgoing: list[Outgoing] = field(default_factory=list)
+    ended: int = 0
+    """Queries that ended, which makes room for others."""
     over: list[str] = field(default_factory=list)
     """Jobs whose last query ended."""
 
@@ -141,7 +143,7 @@ def _write(conn: Connection, batch: _Batch, now: float, fleet: Fleet) -> Advance
     if batch.moves:
         changes += transitions.end_steps(batch.moves, batch.usage, now)
     found = together(conn, [*inserts, *changes], commit=True) if inserts or changes else []
-    done = Advanced()
+    done = Advanced(ended=len(batch.moves))
     if batch.moves:
         jobs_moved = len({move.job_id for move in batch.moves})
         done.over = [row.job_id for (row,) in found[-jobs_moved:] if not row.unfinished]

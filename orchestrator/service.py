@@ -57,7 +57,11 @@ BATCH = 256
 IDLE_BELOW = 4
 """With fewer queries than this in a batch a model's workers are taken to be idle, unless they say that they are not."""
 TICK_S = 0.25
-"""Between two looks at the admission window, which is so wide that its workers do not run dry meanwhile."""
+"""Between two looks at the database for what no message tells, such as jobs that somebody started."""
+BUSY_TICK_S = 0.5
+"""The same while queries advance. The admission window is so wide that its workers do not run dry meanwhile."""
+ROOM = 32
+"""After so many ended queries more are admitted at once."""
 ROLLUP_S = 1.0
 """Between two looks of the roll-up writer, which knows itself when something is due."""
 DUTY = "orchestrator"
@@ -99,6 +103,8 @@ class Orchestrator:
     _fleet: Fleet = UNKNOWN
     """The live workers, as last looked up."""
     _dispatched_at: float = 0.0
+    _room: int = 0
+    """Queries that ended since the last look at the admission window."""
     _remembered: Remembered = field(default_factory=Remembered)
     _courier: Courier = field(init=False)
     _lookout: Lookout = field(init=False)
@@ -149,8 +155,10 @@ class Orchestrator:
         self.send(done.outgoing)
         if done.over:
             settle(self.db, done.over, self.now())
-        if self._has_duty and (not ids or time.monotonic() >= self._dispatched_at + TICK_S):
-            self._dispatched_at = time.monotonic()
+        self._room += done.ended
+        busy = bool(ids) and self._room < ROOM and time.monotonic() < self._dispatched_at + BUSY_TICK_S
+        if self._has_duty and not busy:
+            self._dispatched_at, self._room = time.monotonic(), 0
             self.send(dispatch(self.db, self.settings, self.now()).outgoing)
 
     def _advance(self, ids: list[int]) -> Advanced:

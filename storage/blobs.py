@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, select, text
 
+from storage.hot import hot, together
 from storage.objects import ObjectStore, keys
 from storage.portable import any_of, insert_ignore
 from storage.tables import Blob
@@ -49,9 +50,13 @@ def get(conn: Connection, project_id: str, sha256: str) -> Row[Any] | None:
     return conn.execute(found).one_or_none()
 
 
-def of_any(conn: Connection, sha256: str) -> Row[Any] | None:
-    """A row of the image, whichever project sent it: for workers, whose queries name what their project has."""
-    return conn.execute(select(_BLOBS).where(_BLOBS.c.sha256 == sha256).limit(1)).first()
+_OF_ANY = hot("SELECT sha256, bytes, bundle, bundle_start FROM blobs WHERE sha256 = :sha256 LIMIT 1")
+
+
+def of_any(conn: Connection, sha256: str) -> Any:
+    """Where an image is, whichever project sent it, or None: for workers, whose queries name what their project has."""
+    (rows,) = together(conn, [(_OF_ANY, {"sha256": sha256})])
+    return rows[0] if rows else None
 
 
 def record(conn: Connection, project_id: str, rows: Sequence[BlobRow], now: float) -> None:
@@ -68,8 +73,8 @@ def record(conn: Connection, project_id: str, rows: Sequence[BlobRow], now: floa
         )
 
 
-def read(store: ObjectStore, image: Row[Any]) -> bytes:
-    """The bytes of an image, given its row. Raises FileNotFoundError."""
+def read(store: ObjectStore, image: Any) -> bytes:
+    """The bytes of an image, given its row or place. Raises FileNotFoundError."""
     if image.bundle is None:
         return store.read(keys.blob(image.sha256))
     return store.read(keys.bundle(image.bundle), image.bundle_start, image.bundle_start + image.bytes)

@@ -63,17 +63,26 @@ class Held:
         return self.lost
 
 
-class Hand:
-    """Calls in hand by id, at most about `limit`. Thread-safe."""
+HELD_PER_SLOT = 2
+"""Calls in hand per slot of the engine: what it works on, and as much again that it can begin at once."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+
+class Hand:
+    """Calls in hand by id, at most about twice as many as the engine has slots. Thread-safe."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._limit = HELD_PER_SLOT * slots
         self._calls: dict[int, Held] = {}
         self._change = threading.Condition()
         self._open = True
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    def load(self) -> float:
+        """The part of the engine's slots that the calls in hand can fill, at most 1."""
+        return min(1.0, len(self._calls) / self._slots)
 
     def all(self) -> list[Held]:
         """A snapshot, oldest first."""
@@ -95,8 +104,8 @@ class Hand:
     def room(self) -> int:
         """Wait until there is room for at least one call; 0 once closed."""
         with self._change:
-            self._change.wait_for(lambda: not self._open or len(self._calls) < self.limit)
-            return self.limit - len(self._calls) if self._open else 0
+            self._change.wait_for(lambda: not self._open or len(self._calls) < self._limit)
+            return self._limit - len(self._calls) if self._open else 0
 
     def wait_empty(self, timeout: float | None = None) -> bool:
         """Whether no call is in hand, after at most `timeout` seconds."""

@@ -24,8 +24,6 @@ from workers.writer import Writer
 _LOG = structlog.get_logger(__name__)
 
 HURRY_POLL_S = 0.1
-HELD_PER_SLOT = 2
-"""Calls in hand per slot of the engine: what it works on, and as much again that it can begin at once."""
 
 
 class Pipeline:
@@ -43,7 +41,7 @@ class Pipeline:
     ) -> None:
         """`model` names the shared queue to which calls go back."""
         self.engine = engine
-        self.hand = Hand(HELD_PER_SLOT * engine.info.slots)
+        self.hand = Hand(engine.info.slots)
         self.claiming = claiming
         self._database = database
         self._publisher = publisher

@@ -26,9 +26,10 @@ _LOG = structlog.get_logger(__name__)
 
 GROUP = 256
 """Calls written in one transaction at most."""
-PACE_S = 0.25
-"""From one write to the next while the engine has other calls to do, unless a group is full: on a small model the
-machine's time is the engine's, and a group costs the database, the broker and the planner little more than a call."""
+PACE_S = 0.5
+"""From one write to the next while the engine has all the calls that it can work on, unless a group is full: on a
+small model the machine's time is the engine's, and a group costs the database, the broker and the planner little more
+than a call. With fewer calls in hand it is shorter in proportion, as what waits could be using free slots."""
 ATTEMPTS = 3
 """Leases after which a retryable error of the model stands."""
 RETRY_S = 0.5
@@ -49,7 +50,7 @@ class Retry:
 
 
 class Writer:
-    """One thread that settles calls: those that end within a tenth of a second of the last write go together.
+    """One thread that settles calls: those that end soon after the last write go together.
 
     A slow call holds back nobody. Nothing waits when the engine would have to wait with it, nor an interactive call.
     """
@@ -104,7 +105,8 @@ class Writer:
 
     def _next(self) -> list[Held] | None:
         """What has ended, at least one; None after `close`."""
-        self._enough.wait(max(0.0, self._written_at + PACE_S - time.monotonic()))
+        pace = PACE_S * self._hand.load()
+        self._enough.wait(max(0.0, self._written_at + pace - time.monotonic()))
         self._enough.clear()
         item = self._ended.get()
         group: list[Held] = []

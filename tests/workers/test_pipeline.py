@@ -331,7 +331,7 @@ def test_calls_that_end_close_together_are_written_together(
     pipeline = pipelines.make(ScriptedEngine(NO_IMAGES, seconds=a_hundredth_each))
     run(pipeline, call_ids)
     assert rows.statuses() == {"done"}
-    assert advances(broker) <= 4  # the first at once, the others a tenth of a second later
+    assert advances(broker) <= 4  # the first at once, the others by and by
 
 
 def test_an_interactive_call_does_not_wait_for_others(
