@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -177,7 +177,7 @@ def judge(engine: Engine, held: Held, count: int, seed: int, things: tuple[int, 
     }
 
 
-def _share(values: Any) -> float:
+def _share(values: Iterable[float]) -> float:
     kept = list(values)
     return sum(kept) / len(kept)
 

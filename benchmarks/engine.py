@@ -195,7 +195,7 @@ def cpu_seconds() -> float:
     """Used so far by this process and those that it started and that still run."""
     own = psutil.Process()
     times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
-    return sum(found.user + found.system for found in times)
+    return sum(float(found.user + found.system) for found in times)
 
 
 def digest(folder: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from reasoning.decisions import Answer, Decision, Failed, Next
@@ -43,12 +44,13 @@ class InProcess:
         """Answer all queries; results in their order."""
         searched = [Searched(query) for query in queries]
         waiting = iter(searched)
-        for _, one in zip(range(self._flight), waiting, strict=False):
+        for one in islice(waiting, self._flight):
             self._advance(policy, one)
         while self._running:
             self._events.get()()
-            if self._running < self._flight and (one := next(waiting, None)):
-                self._advance(policy, one)
+            if self._running < self._flight:
+                for one in islice(waiting, 1):
+                    self._advance(policy, one)
         return searched
 
     def _advance(self, policy: Policy, one: Searched) -> None:

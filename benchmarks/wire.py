@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -123,12 +124,17 @@ def first_token(address: str, database_url: str, rounds: int) -> dict[str, Any]:
             body = {"input_file_id": file["id"], "endpoint": ENDPOINT, "completion_window": "24h"}
             start = time.time()
             batch = http.post("/v1/batches", json=body).json()["id"]
-            wait_for(lambda batch=batch: http.get(f"/v1/batches/{batch}").json()["status"] == "completed", 60)
-            row = conn.execute(
+            wait_for(partial(completed, http, batch), 60)
+            rows = conn.execute(
                 "SELECT min(c.ended_at) FROM calls c JOIN queries q ON q.id = c.query_id WHERE q.job_id = %s", (batch,)
-            ).fetchone()
-            waits.append((row[0] - start) * 1000)
+            ).fetchall()
+            waits.append((rows[0][0] - start) * 1000)
     return spread(waits, "ms")
+
+
+def completed(http: httpx.Client, batch: str) -> bool:
+    """Whether the batch is."""
+    return bool(http.get(f"/v1/batches/{batch}").json()["status"] == "completed")
 
 
 def ingest_rate(address: str, lines: int) -> dict[str, Any]:
