@@ -1,4 +1,4 @@
-"""A private Postgres from Debian's server programs, and a migrated database of its own for each test."""
+"""A private Postgres from Debian's server programs, and a migrated database for each test that no other uses then."""
 
 from __future__ import annotations
 
@@ -23,19 +23,76 @@ DURABLE = ["shared_buffers=64MB", "max_connections=200"]
 FAST = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", *DURABLE]
 
 
+EMPTY = """
+DO $$
+DECLARE
+    ours oid[] := ARRAY(SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+                        AND relname <> 'alembic_version');
+    one oid;
+BEGIN
+    IF EXISTS (SELECT FROM unnest(ours) its WHERE pg_relation_size(its) > 2 ^ 18) THEN
+        EXECUTE (SELECT 'TRUNCATE ' || string_agg(its::regclass::text, ', ') FROM unnest(ours) its);
+    ELSE
+        SET LOCAL session_replication_role = replica;
+        FOREACH one IN ARRAY ours LOOP
+            EXECUTE 'DELETE FROM ' || one::regclass;
+        END LOOP;
+    END IF;
+    PERFORM setval(sequencename::regclass, 1, false) FROM pg_sequences WHERE last_value IS NOT NULL;
+END $$
+"""
+"""Takes away what a test wrote. To delete a few rows from each table is a fraction of the work of truncating it."""
+SCHEMA = """
+SELECT md5(string_agg(concat(relname, attname, atttypid, attnotnull), ' ' ORDER BY relname, attnum))
+FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid WHERE relnamespace = 'public'::regnamespace
+"""
+
+
 @dataclass(slots=True)
 class Postgres:
     """The running server. `create` makes a database, from the migrated template unless told otherwise."""
 
     port: int
     _numbers: Iterator[int] = field(default_factory=count)
+    _idle: list[str] = field(default_factory=list)
+    _schema: str = ""
+    _projects: str = ""
+    """What the migrated template holds, as JSON."""
 
     def url(self, name: str) -> str:
         return f"postgresql+psycopg://app@127.0.0.1:{self.port}/{name}"
 
+    def connect(self, name: str, *, autocommit: bool = False) -> psycopg.Connection:
+        where = f"host=127.0.0.1 port={self.port} user=app dbname={name}"
+        return psycopg.connect(where, autocommit=autocommit)
+
     def execute(self, statement: str) -> None:
-        with psycopg.connect(f"host=127.0.0.1 port={self.port} user=app dbname=postgres", autocommit=True) as conn:
+        with self.connect("postgres", autocommit=True) as conn:
             conn.execute(statement.encode())
+
+    def migrate(self) -> None:
+        """Make the template."""
+        self.execute("CREATE DATABASE migrated")
+        schema.upgrade(self.url("migrated"))
+        with self.connect("migrated") as conn:
+            self._schema = _value(conn, SCHEMA)
+            self._projects = _value(conn, "SELECT json_agg(projects)::text FROM projects")
+
+    def take(self) -> str:
+        """A database as `create` makes it: one that was given back, if there is one, as to make one takes longer."""
+        return self._idle.pop() if self._idle else self.create()
+
+    def give_back(self, name: str) -> None:
+        """Empty a database. It gets another name, so that what is left of its test finds it gone."""
+        fresh = f"t{next(self._numbers)}"
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        self.execute(f"ALTER DATABASE {name} RENAME TO {fresh}")
+        with self.connect(fresh) as conn:
+            assert _value(conn, SCHEMA) == self._schema, "a test has changed the tables; it needs blank_postgres_url"
+            conn.execute(EMPTY)
+            rows = "SELECT * FROM json_populate_recordset(NULL::projects, %s)"
+            conn.execute(f"INSERT INTO projects {rows}", (self._projects,))
+        self._idle.append(fresh)
 
     def create(self, template: str = "migrated") -> str:
         name = f"t{next(self._numbers)}"
@@ -83,8 +140,7 @@ def private_postgres(settings: Sequence[str] = FAST) -> Iterator[Postgres]:
 
     try:
         with server(command, log=base / "log", ready=ready, cwd=base):
-            postgres.execute("CREATE DATABASE migrated")
-            schema.upgrade(postgres.url("migrated"))
+            postgres.migrate()
             yield postgres
     finally:
         shutil.rmtree(base, ignore_errors=True)
@@ -105,12 +161,18 @@ def _programs() -> Path:
     raise AssertionError
 
 
+def _value(conn: psycopg.Connection, query: str) -> str:
+    found = conn.execute(query.encode()).fetchone()
+    assert found is not None
+    return str(found[0])
+
+
 @pytest.fixture
 def postgres_url(postgres_server: Postgres) -> Iterator[str]:
-    """URL of a migrated database that this test alone uses."""
-    name = postgres_server.create()
+    """URL of a migrated database with nothing in it, which no other test uses meanwhile."""
+    name = postgres_server.take()
     yield postgres_server.url(name)
-    postgres_server.drop(name)
+    postgres_server.give_back(name)
 
 
 @pytest.fixture

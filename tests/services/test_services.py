@@ -4,9 +4,11 @@ import subprocess
 import sys
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 
+from tests.services.postgres import Postgres
 from tests.services.processes import children
 from tests.waiting import wait_until
 
@@ -43,3 +45,39 @@ def test_a_child_that_runs_on_is_seen():
     finally:
         child.communicate()
     assert child.pid not in children()
+
+
+@pytest.mark.parametrize("rows", [3, 20_000], ids=["few", "many"])
+def test_a_postgres_that_was_given_back_is_as_new(postgres_server: Postgres, rows: int):
+    def contents(name: str) -> dict[str, Any]:
+        with postgres_server.connect(name) as conn:
+            tables = [row[0] for row in conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+            return {table: conn.execute(f"SELECT * FROM {table}".encode()).fetchall() for table in tables}
+
+    first = postgres_server.create()
+    new = contents(first)
+    left = postgres_server.connect(first)
+    for _ in range(2):
+        left.execute("UPDATE projects SET name = 'mine'")
+        some = f"SELECT 0, repeat('a', 60), 'b', n FROM generate_series(1, {rows}) AS n"
+        left.execute(f"INSERT INTO audit (at, actor, action, subject) {some}")
+        assert left.execute("SELECT min(id) FROM audit").fetchone() == (1,)
+        left.commit()
+        postgres_server.give_back(first)
+        with pytest.raises(psycopg.OperationalError):
+            left.execute("SELECT 1")
+        with pytest.raises(psycopg.OperationalError, match="does not exist"):
+            postgres_server.connect(first)
+        first = postgres_server.take()
+        assert contents(first) == new
+        left = postgres_server.connect(first)
+    left.close()
+    postgres_server.drop(first)
+
+
+def test_a_test_that_changes_the_tables_may_not_give_its_postgres_back(postgres_server: Postgres):
+    name = postgres_server.create()
+    with postgres_server.connect(name) as conn:
+        conn.execute("ALTER TABLE audit ADD COLUMN more text")
+    with pytest.raises(AssertionError, match="blank_postgres_url"):
+        postgres_server.give_back(name)
