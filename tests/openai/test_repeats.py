@@ -11,6 +11,7 @@ import httpx
 import openai
 import orjson
 import pytest
+from openai.types import Batch
 
 from orchestrator.dispatch import dispatch
 from orchestrator.reconcile import reconcile
@@ -22,6 +23,8 @@ from tests.openai.wire import ENDPOINT, Wire, jsonl, line, served, settings_of
 GIVEN: dict[str, Any] = {"endpoint": ENDPOINT, "completion_window": "24h"}
 HOSTED_LINES = 50_000
 """What hosted services take at most."""
+FEW_LINES = 2_500
+"""A limit that is set, above what is written at once."""
 
 
 @contextmanager
@@ -44,21 +47,24 @@ def many(count: int) -> bytes:
 def test_more_lines_than_hosted_services_take_pass_unless_a_setting_says_otherwise(
     sqlite_database: Database, tmp_path: Path
 ):
-    found = []
-    for most in (HOSTED_LINES, HOSTED_LINES + 1):
-        with wire_with(sqlite_database, tmp_path, max_lines=most) as wire:
-            client = wire.client()
-            file = client.files.create(file=many(HOSTED_LINES + 1), purpose="batch")
-            batch = client.batches.create(input_file_id=file.id, **GIVEN)
-            wire.ingest(batch.id)
-            found.append(client.batches.retrieve(batch.id))
-    refused, taken = found
+    refused = ingested(sqlite_database, tmp_path, FEW_LINES + 1, max_lines=FEW_LINES)
     assert refused.status == "failed"
     assert refused.errors is not None
-    assert [(error.code, error.line) for error in refused.errors.data or ()] == [("too_many_tasks", HOSTED_LINES + 1)]
+    assert [(error.code, error.line) for error in refused.errors.data or ()] == [("too_many_tasks", FEW_LINES + 1)]
+    taken = ingested(sqlite_database, tmp_path, HOSTED_LINES + 1)
     assert taken.status == "in_progress"
     assert taken.request_counts is not None
     assert taken.request_counts.total == HOSTED_LINES + 1
+
+
+def ingested(db: Database, folder: Path, count: int, **settings: Any) -> Batch:
+    """A batch of so many lines once they were taken in, or were not."""
+    with wire_with(db, folder, **settings) as wire:
+        client = wire.client()
+        file = client.files.create(file=many(count), purpose="batch")
+        batch = client.batches.create(input_file_id=file.id, **GIVEN)
+        wire.ingest(batch.id)
+        return client.batches.retrieve(batch.id)
 
 
 def test_a_model_that_is_not_there_is_refused_where_names_are_strict(sqlite_database: Database, tmp_path: Path):

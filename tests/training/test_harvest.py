@@ -16,7 +16,7 @@ from workers.engine.registry import open_engine
 
 @pytest.fixture(scope="module")
 def demo() -> Engine:
-    return open_engine("demo", {"device": "cpu", "slots": 16})
+    return open_engine("demo", {"device": "cpu", "slots": 16, "apart": False})
 
 
 def test_a_harvest_goes_on_where_it_stopped_and_ranks_by_the_teacher(demo: Engine, tmp_path: Path) -> None:
