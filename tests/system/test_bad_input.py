@@ -16,14 +16,15 @@ from tests.running.up import up
 SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
 ASKED = "How many red cubes are there?"
 
-ONE_PROCESS = {"STAGEBEAM_ENGINE_OPTIONS": '{"apart": false}'}
-"""The same engine, ready sooner."""
+TIGHT = {"STAGEBEAM_ENGINE_OPTIONS": '{"apart": false, "memory_mb": 8}'}
+"""In one process the engine is ready sooner; in so little memory a long question has no room, a usual one has."""
 BAD = {
     "cut short": ("image_unreadable", "images[0]: the image cannot be decoded (OSError: image file is truncated)"),
     "no picture": ("image_unsupported_format", "images[0]: the image has no format that is read here"),
     "empty": ("image_unreadable", "images[0]: the image is empty"),
     "not there": ("image_missing", 'images[0]: there is no file "gone.png"; check the name'),
     "too long": ("context_overflow", "tokens and the context holds 512; shorten the question or send fewer images"),
+    "too large": ("out_of_memory", "too little memory for this call alone; lower max_tokens or raise memory_mb"),
     "zero": ("invalid_policy", "policy.candidates is 0; use 1 to 64"),
 }
 """Error code and words by the line's name."""
@@ -43,6 +44,7 @@ def write(folder: Path) -> Path:
         {"custom_id": "empty", "question": ASKED, "images": ["empty.png"]},
         {"custom_id": "not there", "question": ASKED, "images": ["gone.png"]},
         {"custom_id": "too long", "question": f"{ASKED} " * 200},
+        {"custom_id": "too large", "question": f"{ASKED} " * 50},
         {"custom_id": "zero", "question": ASKED, "policy": {"candidates": 0}},
     ]
     path = folder / "questions.jsonl"
@@ -60,7 +62,7 @@ def said(command: list[str], url: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(120)
 def test_every_bad_line_has_its_error_and_the_rest_its_answer(tmp_path: Path) -> None:
     path = write(tmp_path)
-    with up(tmp_path / "data", model="demo", settings=ONE_PROCESS) as stack:
+    with up(tmp_path / "data", model="demo", settings=TIGHT) as stack:
         run = said(
             ["job", "submit", str(path), "--on-bad-line", "skip", "--candidates", "2", "--wait", "--json"], stack.url
         )
