@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.services.processes import SERVERS, children
@@ -23,6 +24,35 @@ settings.register_profile(
     "stagebeam", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stagebeam"))
+
+# Tracebacks as the services write them: by default the locals of every frame are shown, seconds long for tensors.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share something slow to make run in one process, where several run (`--dist loadgroup`)."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if (group := _shares(item)) is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _shares(test: pytest.Function) -> str | None:
+    """What the test shares: the running stack and the browser's server, a filled store, or fixtures of its module."""
+    if not {"live", "browser", "served"}.isdisjoint(test.fixturenames):
+        return "live"
+    if "filled" in test.fixturenames:
+        return f"filled {test.callspec.params['filled']}"
+    fixtures = test._fixtureinfo.name2fixturedefs
+    if any(found.scope == "module" for name in test.fixturenames for found in fixtures.get(name, ())):
+        return test.nodeid.partition("::")[0]
+    return None
 
 
 @pytest.fixture(autouse=True)

@@ -7,37 +7,33 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.api.conftest import png
-from tests.running.up import Up, up
+from tests.running.command import PROGRAM, Said, environment, typed
 
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    with up(tmp_path_factory.mktemp("cli") / "data", model="scripted:markers=true,seconds=0.01") as running:
-        yield running
-
-
 class Shell:
-    """Runs commands in a folder against the stack."""
+    """Runs commands in a folder against the stack of `live`."""
 
-    def __init__(self, stack: Up, folder: Path) -> None:
-        self._environment = {**os.environ, "STAGEBEAM_URL": stack.url}
+    def __init__(self, url: str, folder: Path) -> None:
+        self._url = url
         self.folder = folder
 
-    def __call__(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str) -> Said:
+        return typed(*arguments, folder=self.folder, URL=self._url)
+
+    def apart(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """The same as a process of its own."""
         return subprocess.run(
-            self.command(*arguments),
+            [*PROGRAM, *arguments],
             cwd=self.folder,
-            env=self._environment,
+            env=environment(os.environ, URL=self._url),
             input=stdin,
             capture_output=True,
             text=True,
@@ -47,17 +43,14 @@ class Shell:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*arguments),
+            [*PROGRAM, *arguments],
             cwd=self.folder,
-            env=self._environment,
+            env=environment(os.environ, URL=self._url),
             stderr=subprocess.PIPE,
             text=True,
             # A shell that runs the tests in the background has its children ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one thread here
         )
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "orchestrator.cli", *arguments]
 
     def write(self, *questions: str, **fields: Any) -> str:
         (self.folder / "red.png").write_bytes(png())
@@ -70,12 +63,13 @@ class Shell:
 
 
 @pytest.fixture
-def shell(stack: Up, tmp_path: Path) -> Shell:
-    return Shell(stack, tmp_path)
+def shell(live: str, tmp_path: Path) -> Shell:
+    return Shell(live, tmp_path)
 
 
 def test_submit_wait_results_and_trace(shell: Shell) -> None:
-    done = shell("job", "submit", shell.write("One?", "Two?"), "--wait", "--json", "--candidates", "2", "--seed", "3")
+    file = shell.write("One?", "Two?")
+    done = shell.apart("job", "submit", file, "--wait", "--json", "--candidates", "2", "--seed", "3")
     assert done.returncode == 0, done.stderr
     job = json.loads(done.stdout)
     assert (job["status"], job["counts"]["done"], job["policy"]["candidates"], job["policy"]["seed"]) == (
@@ -85,7 +79,7 @@ def test_submit_wait_results_and_trace(shell: Shell) -> None:
         3,
     )
     assert "sent 1 image" in done.stderr
-    fetched = shell("job", "results", job["id"], "-o", "out.jsonl", "--trace")
+    fetched = shell.apart("job", "results", job["id"], "-o", "out.jsonl", "--trace")
     assert (fetched.returncode, fetched.stdout) == (0, "")
     told = shell("job", "results", job["id"], "-o", "again.jsonl", "--json")
     assert json.loads(told.stdout) == {"job": job["id"], "lines": 2, "output": "again.jsonl"}
@@ -204,7 +198,7 @@ def test_workers(shell: Shell) -> None:
 def test_input_from_stdin(shell: Shell) -> None:
     shell.write("One?")
     text = (shell.folder / "in.jsonl").read_text()
-    done = shell("job", "submit", "-", "--wait", "--json", stdin=text)
+    done = shell.apart("job", "submit", "-", "--wait", "--json", stdin=text)
     assert json.loads(done.stdout)["counts"]["done"] == 1
 
 

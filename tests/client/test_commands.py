@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.client.test_client import png
+from tests.running.command import Said, typed
 
-ROOT = Path(__file__).parents[2]
 
-
-def stagebeam(*arguments: str, code: int = 0, **environ: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", *arguments],
-        env={**os.environ, **{f"STAGEBEAM_{name}": value for name, value in environ.items()}},
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=50,
-        check=False,
-    )
+def stagebeam(*arguments: str, code: int = 0, **settings: str) -> Said:
+    done = typed(*arguments, **settings)
     assert done.returncode == code, done.stderr
     return done
 

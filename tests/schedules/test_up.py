@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.running.up import Up, up
+from tests.running.command import typed
 from tests.waiting import wait_until
 
 
@@ -22,10 +20,8 @@ def picture(folder: Path, number: int) -> None:
     Image.new("RGB", (32, 32), (number * 40, 80, 120)).save(folder / f"{number}.png")
 
 
-def stagebeam(stack: Up, *words: str) -> Any:
-    command = [sys.executable, "-m", "orchestrator.cli", *words, "--json"]
-    environment = {**os.environ, "STAGEBEAM_URL": stack.url}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+def stagebeam(url: str, *words: str) -> Any:
+    done = typed(*words, "--json", URL=url)
     assert done.returncode == 0, done.stderr
     return (
         [json.loads(line) for line in done.stdout.splitlines()]
@@ -34,11 +30,18 @@ def stagebeam(stack: Up, *words: str) -> Any:
     )
 
 
-def finished(stack: Up, count: int) -> list[dict[str, Any]]:
+@pytest.fixture
+def url(live: str) -> Iterator[str]:
+    """The running stack, on which the schedule fires no more once the test has ended."""
+    yield live
+    typed("schedule", "pause", "minutely", URL=live)
+
+
+def finished(url: str, count: int) -> list[dict[str, Any]]:
     """Slots that ran, newest first, once there are so many and nothing is under way."""
 
     def look() -> list[dict[str, Any]]:
-        rows = httpx.get(f"{stack.url}/api/schedules/minutely/slots").json()["data"]
+        rows = httpx.get(f"{url}/api/schedules/minutely/slots").json()["data"]
         assert not [row for row in rows if row["status"] in ("pending", "fired")], rows
         ran = [row for row in rows if row["status"] != "skipped"]  # a slot of the rule may have met a run by hand
         assert len(ran) >= count
@@ -50,23 +53,22 @@ def finished(stack: Up, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.timeout(240)
-def test_one_image_more_is_one_query_more(tmp_path: Path):
+def test_one_image_more_is_one_query_more(url: str, tmp_path: Path):
     scenes = tmp_path / "scenes"
     for number in range(3):
         picture(scenes, number)
-    with up(tmp_path / "data") as stack:
-        stagebeam(stack, "dataset", "create", "scenes", str(scenes), "--question", "How many?", "--candidates", "2")
-        made = stagebeam(stack, "schedule", "create", "minutely", "--dataset", "scenes", "--every", "1m")
-        assert made["sentence"] == "Every minute"
-        stagebeam(stack, "schedule", "run", "minutely")
-        assert finished(stack, 1)[-1]["report"]["computed"] == 3
-        picture(scenes, 3)
-        stagebeam(stack, "schedule", "run", "minutely")
-        newest = finished(stack, 2)[0]
-        # A slot of the rule may have come between; whichever came first computed the one new row.
-        computed = [slot["report"]["computed"] for slot in finished(stack, 2)]
-        assert sum(computed) == 4
-        assert (newest["report"]["rows"], newest["report"]["reused"] + newest["report"]["computed"]) == (4, 4)
-        assert "1 of 4 rows computed, 3 reused" in httpx.get(f"{stack.url}/schedules/minutely").text
-        listed = stagebeam(stack, "schedule", "list")
-        assert listed[0]["state"] == "active"
+    stagebeam(url, "dataset", "create", "scenes", str(scenes), "--question", "How many?", "--candidates", "2")
+    made = stagebeam(url, "schedule", "create", "minutely", "--dataset", "scenes", "--every", "1m")
+    assert made["sentence"] == "Every minute"
+    stagebeam(url, "schedule", "run", "minutely")
+    assert finished(url, 1)[-1]["report"]["computed"] == 3
+    picture(scenes, 3)
+    stagebeam(url, "schedule", "run", "minutely")
+    newest = finished(url, 2)[0]
+    # A slot of the rule may have come between; whichever came first computed the one new row.
+    computed = [slot["report"]["computed"] for slot in finished(url, 2)]
+    assert sum(computed) == 4
+    assert (newest["report"]["rows"], newest["report"]["reused"] + newest["report"]["computed"]) == (4, 4)
+    assert "1 of 4 rows computed, 3 reused" in httpx.get(f"{url}/schedules/minutely").text
+    listed = stagebeam(url, "schedule", "list")
+    assert listed[0]["state"] == "active"
