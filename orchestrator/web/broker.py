@@ -14,8 +14,10 @@ from reasoning.errors import Transient
 
 KEPT_S = 2.0
 KEPT_WRONG_S = 15.0
-"""A broker that is away is not asked again at once: finding out takes seconds, and pages wait for it."""
+"""A broker that is away is not asked again at once: finding out may take seconds."""
 TIMEOUT_S = 2.0
+SECOND_TRY_S = 0.1
+"""After a first try to connect that failed; kombu's own two seconds would be the page's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +67,17 @@ class Broker:
         if self._app is None:
             return Depths(now, problem="this process has no broker")
         try:
+            reserved = _reserved(self._app)  # first: it finds out soon whether the broker is there
             waiting = {model: queue_depth(self._app, model) for model in models}
-            return Depths(now, waiting, _reserved(self._app))
+            return Depths(now, waiting, reserved)
         except Transient as error:
             known = self._last or Depths(now)
             return Depths(now, known.waiting, known.reserved, str(error))
 
 
 def _reserved(app: Celery) -> int | None:
-    """Only the Redis transport keeps a list of them."""
+    """Only the Redis transport keeps a list of them. Raises Transient when the broker is away."""
     with broker_may_be_away(), app.connection_for_read(connect_timeout=TIMEOUT_S) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=SECOND_TRY_S)
         channel: Any = connection.channel()
         return int(channel.client.hlen(channel.unacked_key)) if hasattr(channel, "unacked_key") else None
