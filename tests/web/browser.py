@@ -47,7 +47,8 @@ class Browser:
 
     wire: httpx.Client
     session: str
-    pictures: Path
+    pictures: Path | None = None
+    """Where pictures are kept; without, none are taken."""
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         answer = self.wire.request(method, f"/session/{self.session}{path}", json=body)
@@ -129,6 +130,8 @@ class Browser:
 
     def picture(self, name: str, *, top: float = 0, tallest: int = 6000) -> None:
         """Keep the page as an image for people to look at, from `top` on, up to a height in pixels."""
+        if self.pictures is None:
+            return
         size = self.cdp("Page.getLayoutMetrics")["cssContentSize"]
         height = min(size["height"] - top, tallest)
         clip = {"x": 0, "y": top, "width": size["width"], "height": height, "scale": 1}
@@ -153,10 +156,12 @@ def driver(folder: Path) -> Iterator[httpx.Client]:
 
 @contextmanager
 def session(wire: httpx.Client, folder: Path, *, script: bool = True) -> Iterator[Browser]:
-    """A fresh browser with a profile of its own; `script=False` forbids scripts."""
+    """A fresh browser with a profile of its own; `script=False` forbids scripts. BROWSER_PICTURES names a folder."""
     profile = folder / "profile"
-    pictures = Path(os.environ.get("BROWSER_PICTURES") or folder)
-    pictures.mkdir(parents=True, exist_ok=True)
+    named = os.environ.get("BROWSER_PICTURES")
+    pictures = Path(named) if named else None
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {"args": [*ARGUMENTS, f"--user-data-dir={profile}"]}
     if not script:
         options["prefs"] = {"profile.managed_default_content_settings.javascript": 2}
