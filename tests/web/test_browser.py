@@ -77,6 +77,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, migrated_sqlite: Path) -> I
     db.close()
 
 
+def follow(browser: Browser, address: str) -> None:
+    """Open a page, and from then on have pages refresh as often as a person may choose."""
+    browser.open(address)
+    browser.run("localStorage.setItem('stagebeam.refresh', '2')")
+
+
 def open_act(browser: Browser, action: str, reason: str) -> None:
     """Unfold an action, give the reason, do it."""
     form = f'form[action$="/{action}"]'
@@ -87,7 +93,7 @@ def open_act(browser: Browser, action: str, reason: str) -> None:
 
 def test_submit_watch_and_look_at_the_thinking(browser: Browser, live: str, tmp_path: Path):
     (tmp_path / "input.jsonl").write_bytes(GOOD)
-    browser.open(f"{live}/")
+    follow(browser, f"{live}/")
     browser.click('nav a[href$="/jobs"]')
     browser.click("a.button.primary")
     browser.attach("input[type=file]", tmp_path / "input.jsonl")
@@ -188,7 +194,7 @@ def test_a_bulk_action_on_many_is_followed_to_its_end(browser: Browser, live: st
     """The orchestrator carries it out, and the page follows; nobody serves the model, so that the queries wait."""
     many = lines(*({"custom_id": f"q{n}", "question": "What?", "images": [picture()]} for n in range(2_500)))
     (tmp_path / "many.jsonl").write_bytes(many)
-    browser.open(f"{live}/new-job")
+    follow(browser, f"{live}/new-job")
     browser.attach("input[type=file]", tmp_path / "many.jsonl")
     browser.fill("input[name=model]", "nobody")
     browser.click(".submit-row button")
@@ -226,8 +232,7 @@ def test_workers_and_a_paused_queue(browser: Browser, served: Served):
 
 
 def test_a_running_page_follows_without_losing_what_is_open(browser: Browser, served: Served):
-    browser.open(f"{served.url}/jobs?filter=is:active")
-    browser.run("localStorage.setItem('stagebeam.refresh', '2')")
+    follow(browser, f"{served.url}/jobs?filter=is:active")
     for path in ("/", "/workers"):
         browser.open(served.url + path)
         browser.run("document.getElementById('live').dataset.mark = 'old'")
