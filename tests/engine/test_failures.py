@@ -20,6 +20,7 @@ from workers.engine.adapters.mllama import MllamaAdapter
 from workers.engine.local import DeviceOptions, TransformersEngine
 from workers.engine.protocol import Sampling
 from workers.engine.random_model import Geometry, make_mllama
+from workers.engine.sampling import Draw
 from workers.engine.watchdog import Watchdog
 
 Open = Callable[..., TransformersEngine]
@@ -109,6 +110,26 @@ def test_too_little_memory_for_prompts_beside_rows_loses_nothing(
     found = [future.result(timeout=25).candidates for future in [engine.generate(request) for request in again]]
     assert found == wanted
     assert engine.counters().values["out_of_memory"] > 0
+
+
+@pytest.mark.parametrize("lost", [0, 1, 5])
+def test_too_little_memory_for_a_draw_loses_nothing(
+    open_engine: Open, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, lost: int
+):
+    engine = open_engine(rows=16)
+    requests = [generate(ask(f"{k} drawn?"), pictures, seeds=(k, k + 1), sampling=WARM) for k in range(4)]
+    wanted = [engine.generate(request).result().candidates for request in requests]
+    draw, draws = Draw.__call__, iter(range(1000))
+
+    def failing(self: Draw, logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        if len(logits) > 2 and next(draws) == lost:
+            raise torch.OutOfMemoryError("no memory for the noise")
+        return draw(self, logits, positions)
+
+    monkeypatch.setattr(Draw, "__call__", failing)
+    found = [future.result(timeout=25).candidates for future in [engine.generate(request) for request in requests]]
+    assert found == wanted
+    assert engine.counters().values["crashes"] == 0
 
 
 def test_a_call_too_large_for_the_memory_fails_alone(open_engine: Open, pictures: dict[str, bytes]):

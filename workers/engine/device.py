@@ -83,9 +83,11 @@ class Device:
         return [list(islice(drawn, count)) for _, count in who]
 
     def forget(self) -> None:
-        """A step was lost: nothing of it counts."""
+        """A step was lost: nothing of it counts. What it fed to the rows is fed to them again."""
         self._draw = self._logits = None
         self._admission.fills = []
+        for row in self._admission.twigs.in_use:
+            row.length = max(0, len(row.tokens) - 1)
 
     def _count(self, seconds: float, rows: int, tokens: int) -> None:
         self.work += seconds / tokens

@@ -82,6 +82,11 @@ class Job:
     seconds: float = 0.0
 
     @property
+    def begins(self) -> bool:
+        """Whether its prompt, or the first token of a candidate that runs, is still to come."""
+        return self.trunk is None or self.trunk.logits is None or any(not row.tokens for row in self.rows)
+
+    @property
     def sampling(self) -> Sampling | None:
         """How its candidates are drawn; None for a choice."""
         return self.request.sampling if isinstance(self.request, Generate) else None

@@ -221,7 +221,7 @@ class Loop:
         admission = self._admission
         alone = admission.twigs.active + len(admission.fills) <= 1
         # What was about to be computed is lost with the step.
-        back = [job for job in self._open if job.trunk is None or job.trunk.logits is None]
+        back = [job for job in self._open if job.begins]
         admission.halve()
         others = [] if alone else [job for job in reversed(self._open) if job not in back]
         for job in [*back, *others]:
