@@ -34,14 +34,7 @@ def cancel_job(db: Database, job_id: str, now: float, reason: str, *, at_once: b
         job = jobs.locked(conn, job_id)
         if job is None:
             raise _unknown(job_id)
-        asked = step(
-            job.status, cancelling=job.cancelling_at is not None, killed=job.killed_at is not None, at_once=at_once
-        )
-        if asked is Step.REFUSE:
-            raise BadInput(
-                f"job {job_id} is {job.status}; only a job that is validating or running can be cancelled",
-                code="job_ended",
-            )
+        asked = may_cancel(job, at_once=at_once)
         if asked is Step.NOTHING:
             return str(job.status)
         killed_at = now if asked is Step.KILL else None
@@ -75,12 +68,10 @@ def retry_job(db: Database, job_id: str, now: float, reason: str) -> int:
         job = jobs.locked(conn, job_id)
         if job is None:
             raise _unknown(job_id)
-        if job.status not in ("completed", "cancelled", "expired"):
-            raise BadInput(f"job {job_id} is {job.status}; retry it when it has ended", code="job_running")
-        refuse_removed(job)
+        may_retry(job)
         total = _restart_queries(conn, job_id, now)
         if not total:
-            raise BadInput(f"job {job_id} has no failed query to retry", code="nothing_to_retry")
+            raise _nothing_to_retry(job_id)
         run_again(conn, job_id, now, reason)
     return total
 
@@ -89,6 +80,37 @@ def run_again(conn: Connection, job_id: str, now: float, reason: str) -> None:
     """Move a job that had ended to running, without the limit of time and the pause of its earlier run."""
     columns = dict.fromkeys(("expires_at", "folded_at", "paused_at", "paused_reason"))
     transitions.move_job(conn, job_id, "running", now, reason=reason, **columns)
+
+
+def may_cancel(job: Any, *, at_once: bool) -> Step:
+    """What cancelling the job would do now. Raises BadInput when it has ended (`job_ended`)."""
+    asked = step(
+        job.status, cancelling=job.cancelling_at is not None, killed=job.killed_at is not None, at_once=at_once
+    )
+    if asked is Step.REFUSE:
+        message = f"job {job.id} is {job.status}; only a job that is validating or running can be cancelled"
+        raise BadInput(message, code="job_ended")
+    return asked
+
+
+def may_pause(job: Any) -> None:
+    """Raises BadInput when the job can be neither paused nor resumed (`job_ended`)."""
+    if job.status not in OPEN:
+        raise BadInput(f"job {job.id} is {job.status} and can be neither paused nor resumed", code="job_ended")
+
+
+def may_retry(job: Any) -> None:
+    """Raises BadInput when the job has not ended (`job_running`) or its results were removed (`results_removed`)."""
+    if job.status not in ("completed", "cancelled", "expired"):
+        raise BadInput(f"job {job.id} is {job.status}; retry it when it has ended", code="job_running")
+    refuse_removed(job)
+
+
+def rehearse_retry(job: Any) -> None:
+    """Raises BadInput where `retry_job` would, for a job row with its counters."""
+    may_retry(job)
+    if not job.failed + job.cancelled + job.expired:
+        raise _nothing_to_retry(job.id)
 
 
 def refuse_removed(job: Any) -> None:
@@ -135,9 +157,12 @@ def _set_pause(db: Database, job_id: str, now: float | None, reason: str | None)
         job = jobs.get(conn, job_id)
         if job is None:
             raise _unknown(job_id)
-        if job.status not in OPEN:
-            raise BadInput(f"job {job_id} is {job.status} and can be neither paused nor resumed", code="job_ended")
+        may_pause(job)
         conn.execute(update(rows).where(rows.c.id == job_id).values(paused_at=now, paused_reason=reason))
+
+
+def _nothing_to_retry(job_id: str) -> BadInput:
+    return BadInput(f"job {job_id} has no failed query to retry", code="nothing_to_retry")
 
 
 def _unknown(job_id: str) -> BadInput:

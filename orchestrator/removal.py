@@ -6,6 +6,8 @@ left to its retention (`orchestrator.schedules.retention`), as later runs may ha
 
 from __future__ import annotations
 
+from typing import Any
+
 from reasoning.errors import BadInput
 from storage import files, jobs, retention
 from storage.database import Database
@@ -25,13 +27,8 @@ def remove_results(db: Database, objects: ObjectStore, job_id: str, now: float, 
         job = jobs.locked(conn, job_id)
         if job is None:
             raise BadInput(f"there is no job {job_id}", code="not_found", field="job")
-        if job.ended_at is None:
-            raise BadInput(f"job {job_id} is {job.status}; cancel it first, or wait", code="job_running")
-        if job.source == "schedule":
-            message = f"job {job_id} is a run of a schedule, which decides how long it is kept (keep_days, keep_runs)"
-            raise BadInput(message, code="kept_by_schedule")
-        if not retention.mark_job(conn, job_id, reason):
-            raise BadInput(f"the results of job {job_id} were removed before", code="results_removed")
+        may_remove(job)
+        retention.mark_job(conn, job_id, reason)
         doomed = [name for name in (job.output_file_id, job.error_file_id) if name is not None]
         gone = [files.delete(conn, job.project_id, file_id, now) for file_id in doomed]
         freed = {row.object_key for row in gone if row is not None}
@@ -51,3 +48,14 @@ def remove_marked_rows(db: Database, objects: ObjectStore) -> int:
         total += step.rows
         for key in step.parts:
             objects.delete(key)
+
+
+def may_remove(job: Any) -> None:
+    """Raises BadInput where `remove_results` would."""
+    if job.ended_at is None:
+        raise BadInput(f"job {job.id} is {job.status}; cancel it first, or wait", code="job_running")
+    if job.source == "schedule":
+        message = f"job {job.id} is a run of a schedule, which decides how long it is kept (keep_days, keep_runs)"
+        raise BadInput(message, code="kept_by_schedule")
+    if job.rows_kept is not None:
+        raise BadInput(f"the results of job {job.id} were removed before", code="results_removed")

@@ -70,7 +70,9 @@ def create_key(conn: Connection, *, project_id: str, name: str, role: str, now: 
         )
     if get_project(conn, project_id) is None:
         raise BadInput(
-            f'there is no project "{project_id}"; create it first', code="unknown_project", field="project_id"
+            f'there is no project "{project_id}"; `stagebeam project create` makes one',
+            code="unknown_project",
+            field="project_id",
         )
     key = NewKey(f"key_{secrets.token_hex(8)}", TOKEN_PREFIX + secrets.token_urlsafe(32))
     conn.execute(

@@ -238,7 +238,9 @@ def _translate(cause: BaseException | None, *, lost: bool = False) -> Transient 
     if state in FULL_STATES or name == "SQLITE_FULL":
         return StoreFull(f"the database has no room left ({first}); free some space, work goes on by itself")
     if lost or _unreachable(cause):
-        return Transient(f"the database cannot be reached ({first}); it is tried again")
+        return Transient(
+            f"the database cannot be reached ({first}); see that it runs and that STAGEBEAM_DATABASE_URL is right"
+        )
     return None
 
 

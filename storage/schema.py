@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from alembic import command
@@ -43,6 +44,12 @@ def current(url: str) -> str | None:
         return MigrationContext.configure(conn).get_current_revision()
 
 
+def exists(url: str) -> bool:
+    """Whether there is a database to look into: looking makes the file of SQLite. Raises BadInput."""
+    parsed = parse_url(url)
+    return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
+
+
 def newest() -> str:
     """The newest revision that this program knows."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
@@ -56,13 +63,15 @@ def check(url: str) -> None:
     Raises:
         BadInput: it is blank, older or newer; the message says what to run.
     """
-    found, wanted = current(url), newest()
+    found, wanted = current(url) if exists(url) else None, newest()
     if found == wanted:
         return
-    with _connected(url) as conn:
-        _refuse_newer(conn)
+    if found is not None:
+        with _connected(url) as conn:
+            _refuse_newer(conn)
     state = "is blank" if found is None else f"is at revision {found}, this program needs {wanted}"
-    raise BadInput(f"the database {state}; run `stagebeam db upgrade`", code="schema_outdated")
+    shown = parse_url(url).render_as_string(hide_password=True)
+    raise BadInput(f"the database {shown} {state}; run `stagebeam db upgrade`", code="schema_outdated")
 
 
 def differences(url: str) -> list[Any]:

@@ -11,9 +11,11 @@ from types import FrameType
 from typing import Any
 
 import structlog
+from celery import Celery
 from celery.worker import state as celery_state
 
 from reasoning.errors import Transient
+from storage import schema
 from storage.database import Database, open_database
 from storage.objects import open_objects
 from storage.settings import Settings
@@ -47,12 +49,14 @@ def run_worker(settings: Settings) -> None:
     """Run a worker until SIGTERM or SIGINT; blocks. A second signal gives back what is in hand at once.
 
     Raises:
-        BadInput: no broker is set, or the model or its engine settings are refused.
+        BadInput: no broker is set, the database is of another revision, or model or engine settings are refused.
         Transient: the database is away.
     """
+    app = make_app(settings)
+    schema.check(settings.effective_database_url)
     owner = worker_id(settings.worker_name, time.time())
     with starting(settings, owner, served_model(settings.model)):
-        worker = Worker(settings, open_engine(settings.model, engine_options(settings)), owner)
+        worker = Worker(settings, open_engine(settings.model, engine_options(settings)), app, owner)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, worker.on_signal)
     worker.run()
@@ -79,11 +83,11 @@ def worker_id(name: str, started_at: float) -> str:
 class Worker:
     """One worker. `run` blocks, in the main thread or another; `stop` may be called from anywhere."""
 
-    def __init__(self, settings: Settings, engine: Engine, owner: str) -> None:
+    def __init__(self, settings: Settings, engine: Engine, app: Celery, owner: str) -> None:
         self.id = owner
         self.model = served_model(settings.model)
         self._settings = settings
-        self._app = make_app(settings)
+        self._app = app
         self._database: Database = open_database(settings.effective_database_url, pool_size=DATABASE_CONNECTIONS)
         self.pipeline = Pipeline(
             database=self._database,

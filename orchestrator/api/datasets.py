@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import orjson
@@ -81,7 +81,14 @@ def _opened(new: NewDataset, use: Services, caller: Caller, stack: ExitStack) ->
         spec = SourceSpec(location=OpenFile(new.object_prefix, io.BytesIO()), **given)  # type: ignore[arg-type]
         question_of(spec)
         lines = islice(object_lines(use.objects, new.object_prefix, spec), new.limit)
-        return "objects", Source("objects", {"question": f"text: {new.question}"}, lines)
+        first = next(lines, None)
+        if first is None:
+            raise BadInput(
+                f"the object store holds no image below {new.object_prefix}",
+                code="empty_dataset",
+                field="object_prefix",
+            )
+        return "objects", Source("objects", {"question": f"text: {new.question}"}, chain([first], lines))
     row = file_or_404(use, caller, new.file_id or "", "file_id")
     stream = stack.enter_context(use.objects.open(row.object_key))
     return row.filename, open_source(SourceSpec(location=OpenFile(row.filename, stream), **given))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from orchestrator.api.access import Viewer
 from orchestrator.api.jobs import job_with_results
-from orchestrator.api.paging import MAX_LIMIT
+from orchestrator.api.paging import MAX_LIMIT, AfterLine
 from orchestrator.api.services import Use
 from orchestrator.exports.cells import to_csv
 from orchestrator.exports.own import NO_COLUMNS, columns_of, metadata_of, spread
@@ -36,10 +36,11 @@ def export(
     joined: Annotated[
         bool, Query(description="With question, images, choices, known answer and the other columns of the input.")
     ] = False,
+    after: AfterLine = 0,
 ) -> Response:
     """The queries that ended, as one file in the order of the input."""
     job = job_with_results(use, caller, job_id)
-    found = records(use.db, use.objects, job.id, trace=trace and format != "csv", joined=joined)
+    found = records(use.db, use.objects, job.id, trace=trace and format != "csv", joined=joined, after_line=after)
     headers = {"content-disposition": f'attachment; filename="{job.id}.{format}"', "x-content-type-options": "nosniff"}
     # Lines of JSON need not know all columns before the first row.
     own = columns_of(metadata_of(use.db, job.id)) if joined and format != "jsonl" else NO_COLUMNS

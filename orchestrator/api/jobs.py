@@ -13,11 +13,12 @@ from orchestrator.api.access import Admin, Operator, Viewer, record
 from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import job_document, page
 from orchestrator.api.errors import NotFound
-from orchestrator.api.paging import After, DryRun, Filter, Limit, Statuses
+from orchestrator.api.paging import After, DryRun, Filter, Limit, Statuses, known_statuses
 from orchestrator.api.services import Services, Use
-from orchestrator.removal import remove_results
+from orchestrator.removal import may_remove, remove_results
 from storage.access import Caller
 from storage.search import job_terms
+from storage.transitions import JOB_MOVES
 
 router = APIRouter(route_class=JsonRoute, prefix="/api/jobs", tags=["jobs"])
 
@@ -55,7 +56,7 @@ def list_jobs(
     filter: Filter = "",  # noqa: A002 - the parameter's name
 ) -> dict[str, Any]:
     """Jobs of the project, newest first."""
-    terms = job_terms(filter)
+    terms, status = job_terms(filter), known_statuses(status, JOB_MOVES)
     with use.db.read() as conn:
         rows = reads.jobs_page(
             conn, caller.project_id, terms, limit=limit, after=after, status=status, name=name, model=model
@@ -73,9 +74,11 @@ def show_job(job_id: str, use: Use, caller: Viewer) -> dict[str, Any]:
 @router.post("/{job_id}/cancel")
 def cancel(job_id: str, use: Use, caller: Operator, why: WhyCancel = None, dry_run: DryRun = False) -> dict[str, Any]:
     """Stop a job: nothing new starts, what runs may end within ten minutes. With `now` that is given up too."""
-    job_or_404(use, caller, job_id)
+    row = job_or_404(use, caller, job_id)
     at_once = why is not None and why.now
-    if not dry_run:
+    if dry_run:
+        actions.may_cancel(row, at_once=at_once)
+    else:
         reason = _reason(why, "cancelled by the submitter")
         actions.cancel_job(use.db, job_id, use.now(), reason, at_once=at_once)
     return _changed(use, caller, job_id, "job.cancel_now" if at_once else "job.cancel", why, dry_run=dry_run)
@@ -84,8 +87,10 @@ def cancel(job_id: str, use: Use, caller: Operator, why: WhyCancel = None, dry_r
 @router.post("/{job_id}/retry")
 def retry(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
     """Start the failed, cancelled and expired queries of an ended job again."""
-    job_or_404(use, caller, job_id)
-    if not dry_run:
+    row = job_or_404(use, caller, job_id)
+    if dry_run:
+        actions.rehearse_retry(row)
+    else:
         actions.retry_job(use.db, job_id, use.now(), _reason(why, "retried by the submitter"))
     return _changed(use, caller, job_id, "job.retry", why, dry_run=dry_run)
 
@@ -93,8 +98,10 @@ def retry(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: Dry
 @router.post("/{job_id}/pause")
 def pause(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
     """Start no more queries of a job; those that run go on."""
-    job_or_404(use, caller, job_id)
-    if not dry_run:
+    row = job_or_404(use, caller, job_id)
+    if dry_run:
+        actions.may_pause(row)
+    else:
         actions.pause_job(use.db, job_id, use.now(), _reason(why, "paused by the submitter"))
     return _changed(use, caller, job_id, "job.pause", why, dry_run=dry_run)
 
@@ -102,8 +109,10 @@ def pause(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: Dry
 @router.post("/{job_id}/resume")
 def resume(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
     """Start queries of a paused job again."""
-    job_or_404(use, caller, job_id)
-    if not dry_run:
+    row = job_or_404(use, caller, job_id)
+    if dry_run:
+        actions.may_pause(row)
+    else:
         actions.resume_job(use.db, job_id)
     return _changed(use, caller, job_id, "job.resume", why, dry_run=dry_run)
 
@@ -111,8 +120,10 @@ def resume(job_id: str, use: Use, caller: Operator, why: Why = None, dry_run: Dr
 @router.post("/{job_id}/remove")
 def remove(job_id: str, use: Use, caller: Admin, why: Why = None, dry_run: DryRun = False) -> dict[str, Any]:
     """Remove the results, files and traces of an ended job for good; its counts stay."""
-    job_or_404(use, caller, job_id)
-    if not dry_run:
+    row = job_or_404(use, caller, job_id)
+    if dry_run:
+        may_remove(row)
+    else:
         remove_results(use.db, use.objects, job_id, use.now(), _reason(why, "removed by an administrator"))
     return _changed(use, caller, job_id, "job.remove", why, dry_run=dry_run)
 

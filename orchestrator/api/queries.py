@@ -11,11 +11,12 @@ from orchestrator.api.access import Viewer
 from orchestrator.api.documents import page, query_document
 from orchestrator.api.errors import NotFound
 from orchestrator.api.jobs import job_or_404
-from orchestrator.api.paging import AfterLine, Filter, Limit, Statuses
+from orchestrator.api.paging import AfterLine, Filter, Limit, Statuses, known_statuses
 from orchestrator.api.services import Services, Use
 from orchestrator.traces import trace_of
 from storage.access import Caller
 from storage.search import query_terms
+from storage.transitions import QUERY_MOVES
 
 router = APIRouter(prefix="/api", tags=["queries"])
 
@@ -36,7 +37,7 @@ def list_queries(
 ) -> dict[str, Any]:
     """Queries of a job in the order of the input."""
     job = job_or_404(use, caller, job_id)
-    terms = query_terms(filter)
+    terms, status = query_terms(filter), known_statuses(status, QUERY_MOVES)
     with use.db.read() as conn:
         rows = reads.queries_page(conn, job.id, terms, limit=limit, after=after, status=status, custom_id=custom_id)
     return page(map(query_document, rows), limit=limit, cursor="line")

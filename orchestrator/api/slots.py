@@ -10,7 +10,7 @@ from orchestrator.api.access import Operator, Viewer
 from orchestrator.api.bodies import JsonRoute
 from orchestrator.api.documents import page
 from orchestrator.api.errors import NotFound
-from orchestrator.api.paging import Limit, Statuses
+from orchestrator.api.paging import Limit, Statuses, known_statuses
 from orchestrator.api.schedules import schedule_or_404
 from orchestrator.api.services import Services, Use
 from orchestrator.intake.keeper import BlobKeeper
@@ -24,6 +24,7 @@ from orchestrator.schedules.sources import SourceReader
 from orchestrator.submit import JobRequest, effective_policy
 from storage import datasets, slots
 from storage.access import Caller
+from storage.transitions import SLOT_MOVES
 
 router = APIRouter(route_class=JsonRoute, prefix="/api/schedules", tags=["schedules"])
 
@@ -43,7 +44,8 @@ def list_slots(
     """Slots of a schedule, newest first, those that did not run among them."""
     row = schedule_or_404(use, caller, name)
     with use.db.read() as conn:
-        rows = slots.page(conn, row.id, limit=limit, before=after, status=status)
+        wanted = known_statuses(status, SLOT_MOVES)
+        rows = slots.page(conn, row.id, limit=limit, before=after, status=wanted)
     return page(map(slot_document, rows), limit=limit)
 
 

@@ -15,15 +15,22 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from orchestrator.cli.terminal.exits import Exit
+from orchestrator.cli.terminal.exits import Exit, unusable_path
 from orchestrator.cli.terminal.nouns import verbs
-from reasoning.errors import InvariantBroken, StagebeamError
+from reasoning.errors import InvariantBroken, StagebeamError, nearest
 
 _NOT_NOUNS = {"__main__", "terminal"}
 
 
 class Nouns(TyperGroup):
     """The commands found beside this file; errors of ours become one message and an exit code."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The noun that the arguments begin with. Raises a usage error that names the nearest one."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            ctx.fail(f"there is no command '{name}'.{nearest(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names in alphabetical order."""
@@ -50,6 +57,12 @@ class Nouns(TyperGroup):
             sys.exit(report(error, as_json="--json" in sys.argv))
         except BrokenPipeError:
             sys.exit(Exit.OK)  # whoever read the output has seen enough
+        except OSError as error:
+            if error.filename is None:
+                raise
+            from orchestrator.cli.terminal.output import report
+
+            sys.exit(report(unusable_path(error), as_json="--json" in sys.argv))
         except KeyboardInterrupt:
             sys.exit(Exit.INTERRUPTED)
 

@@ -16,8 +16,8 @@ def upgrade(dry_run: DryRun = False, as_json: AsJson = False) -> None:
 
     settings = settings_with()
     url = settings.effective_database_url
-    if not settings.database_url:
+    before = schema.current(url) if schema.exists(url) else None
+    if not dry_run and not settings.database_url:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    before = schema.current(url)
     after = schema.newest() if dry_run else schema.upgrade(url)
     document({"from": before, "to": after, "changed": not dry_run and before != after}, as_json=as_json)

@@ -175,7 +175,8 @@ def results(  # noqa: PLR0917 - a parameter for each flag
     from orchestrator.cli.terminal.fetch import write_lines
 
     if format != "jsonl":
-        _export(job, output, {"format": format, "trace": trace, "joined": joined})
+        wanted = {"format": format, "trace": trace, "joined": joined, "after": after}
+        _export(job, output, wanted, as_json=as_json)
         return
     path = f"{_path(job)}/{'export' if joined else 'results'}"
     with connect() as api, api.lines(path, trace=trace or None, after=after or None, joined=joined or None) as lines:
@@ -231,15 +232,21 @@ def clone(  # noqa: PLR0917 - a parameter for each flag
     document(found if as_json else {name: found[name] for name in SUMMARY}, as_json=as_json)
 
 
-def _export(job: str, output: Path | None, params: dict[str, Any]) -> None:
+def _export(job: str, output: Path | None, params: dict[str, Any], *, as_json: bool) -> None:
     from orchestrator.cli.terminal.client import connect
 
+    if params["format"] == "csv" and params["trace"]:
+        message = "csv has no place for stages; leave out --trace, or take --format jsonl or parquet"
+        raise CommandError(message, exit_code=Exit.BAD_INPUT, code="invalid_flag")
     if output is None:
         message = "csv and parquet are written into a file: add -o FILE"
         raise CommandError(message, exit_code=Exit.BAD_INPUT, code="missing_output")
     with connect() as api:
         size = api.download(f"{_path(job)}/export", output, **params)
-    say(f"{size} bytes in {output}")
+    if as_json:
+        document({"job": job, "bytes": size, "output": str(output)}, as_json=True)
+    else:
+        say(f"{size} bytes in {output}")
 
 
 def _follow(api: Any, job_id: str, *, to_the_end: bool, as_json: bool) -> None:
@@ -251,7 +258,8 @@ def _follow(api: Any, job_id: str, *, to_the_end: bool, as_json: bool) -> None:
     if refused:
         shown = f"the first {len(refused)} of {job['error_count']}" if job["error_count"] > len(refused) else "all"
         failure = CommandError("", exit_code=Exit.BAD_INPUT, details=refused)
-        say(f"error: the input has {job['error_count']} errors, nothing was run; {shown} of them:")
+        errors = "1 error" if job["error_count"] == 1 else f"{job['error_count']} errors, {shown} of them shown"
+        say(f"error: the input has {errors}; nothing was run:")
         show_details(failure)
     elif to_the_end and not as_json:
         say(f"results: stagebeam job results {job_id} -o results.jsonl")
@@ -273,6 +281,8 @@ def _act(job: str, action: str, reason: str, *, dry_run: bool, as_json: bool, **
     body = {"reason": reason, **more} if reason else more
     with connect() as api:
         found: dict[str, Any] = api.post(f"{_path(job)}/{action}", body or None, dry_run=dry_run or None)
+    if dry_run:
+        say(f"dry run, nothing was changed: the server would {action} this job as it is now")
     document(found if as_json else {name: found[name] for name in SUMMARY}, as_json=as_json)
     return found
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = verbs("Make, list and revoke API keys (on the database, not over HTTP).")
 
+KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, as `key list` shows it.")]
 Project = Annotated[str, typer.Option(help="Project that the key belongs to.")]
 
 
@@ -59,7 +60,7 @@ def list_keys(data: DataFolder = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def revoke(key_id: str, data: DataFolder = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+def revoke(key_id: KeyId, data: DataFolder = None, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """End a key at once."""
     from orchestrator.api.rehearse import rehearsed
     from orchestrator.cli.terminal.exits import CommandError, Exit

@@ -18,14 +18,14 @@ def prepare(dry_run: DryRun = False, as_json: AsJson = False) -> None:
     from storage.objects import open_objects
 
     settings = settings_with()
-    objects: Any = open_objects(settings)
     url = settings.effective_database_url
+    before = schema.current(url) if schema.exists(url) else None
+    if dry_run:
+        document({"schema": {"from": before, "to": schema.newest()}}, as_json=as_json)
+        return
+    objects: Any = open_objects(settings)
     if not settings.database_url:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-    if dry_run:
-        document({"schema": {"from": schema.current(url), "to": schema.newest()}}, as_json=as_json)
-        return
-    before = schema.current(url)
     after = schema.upgrade(url)
     made = objects.make_bucket() if hasattr(objects, "make_bucket") else False
     document(

@@ -39,6 +39,11 @@ def _get(name: str, suffix: str) -> dict[str, Any]:
     from orchestrator.cli.terminal.client import connect
 
     job, slash, custom_id = name.partition("/")
+    if not slash and not name.isdecimal():
+        from orchestrator.cli.terminal.exits import CommandError, Exit
+
+        message = f'"{name}" names no query; write its number, or JOB/CUSTOM_ID'
+        raise CommandError(message, exit_code=Exit.BAD_INPUT, code="invalid_value")
     with connect() as api:
         if not slash:
             return dict(api.get(f"/api/queries/{quote(name, safe='')}{suffix}"))

@@ -16,6 +16,9 @@ Model = Annotated[
 ]
 
 
+WorkerId = Annotated[str, typer.Argument(metavar="WORKER", help="Id of the worker, as `worker list` shows it.")]
+
+
 @app.callback()
 def worker(
     ctx: typer.Context,
@@ -48,7 +51,11 @@ def list_workers(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def drain(worker_id: str, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+def drain(
+    worker_id: WorkerId,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """Let a worker finish what it has in hand and take nothing more."""
     from orchestrator.cli.terminal.client import connect
 

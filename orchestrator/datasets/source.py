@@ -41,6 +41,12 @@ def open_source(spec: SourceSpec) -> Source:
             it too where the data breaks off.
     """
     chosen = spec.format if spec.format != "auto" else detect(spec)
+    if spec.split is not None and chosen != "huggingface":
+        raise BadInput(
+            f"a split is chosen of a Hugging Face folder, and {spec.name} is read as {chosen}; leave the split out",
+            code="invalid_value",
+            field="split",
+        )
     source = _READERS[chosen](spec)
     lines = source.lines if spec.limit is None else islice(source.lines, spec.limit)
     return Source(source.format, source.mapping, lines, source.notes)

@@ -48,13 +48,13 @@ class Position:
 
 
 def records(
-    db: Database, objects: ObjectStore, job_id: str, *, trace: bool = False, joined: bool = False
+    db: Database, objects: ObjectStore, job_id: str, *, trace: bool = False, joined: bool = False, after_line: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Every ended query in line order: line and the native result; if `joined`, the input's own fields too.
+    """Every query that ended, in line order from the line after `after_line`: line and the native result.
 
-    What the input called by other names stands under `metadata`; `exports.own` gives it its columns.
+    If `joined`, the input's own fields too. What it called by other names stands under `metadata`; `exports.own` gives
+    it its columns.
     """
-    after_line = 0
     with db.read() as conn:
         job = jobs.get(conn, job_id)
     while job is not None:

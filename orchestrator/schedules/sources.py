@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Literal, Self, get_args
 from orchestrator.datasets.columns import find_columns, to_lines
 from orchestrator.datasets.folders import IMAGE_SUFFIXES, object_lines
 from orchestrator.datasets.source import open_source
-from orchestrator.datasets.spec import Line, OpenFile, Source, SourceSpec
+from orchestrator.datasets.spec import FORMATS, Line, OpenFile, Source, SourceSpec
 from orchestrator.intake.keeper import OPEN_PREFIXES
 from orchestrator.schedules.identity import identified
 from orchestrator.schedules.sql import checked_query, read_query
@@ -63,6 +63,9 @@ class SourceSettings:
         return source
 
     def _check(self) -> None:
+        if self.format not in FORMATS:
+            known = ", ".join(FORMATS)
+            raise _bad("format", f'there is no format "{self.format}".{nearest(self.format, FORMATS)} Use: {known}')
         if self.kind in ("path", "glob") and not os.path.isabs(self.address):  # noqa: PTH117 - a glob is no path
             raise _bad("address", "address must be an absolute path: the server has a folder of its own")
         if self.kind == "prefix" and not self.address.startswith(OPEN_PREFIXES):

@@ -52,7 +52,7 @@ GROUNDS = {
     "finalizing": "the files come next",
     "cancelling": "nothing new starts",
     "paused": "paused: what runs goes on, nothing new starts",
-    "starting": "waiting for a worker that starts",
+    "starting": "no worker of this model is ready yet",
     "no_worker": "no worker serves this model",
     "too_early": "not enough has ended yet to tell",
 }

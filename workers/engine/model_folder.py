@@ -103,10 +103,23 @@ def folder_settings(name: str) -> dict[str, Any]:
 
 
 def pick_device(device: str) -> str:
-    """`auto` is the first GPU, else the CPU."""
+    """`auto` is the first GPU, else the CPU. Raises BadInput for one that this machine does not have."""
     if device != "auto":
+        _check_device(device)
         return device
     return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # an assertion where torch was built without CUDA
+        why = str(error).partition("\n")[0]
+        raise BadInput(
+            f'the device "{device}" cannot be used: {why}. Use auto, cpu, cuda or cuda:N.',
+            code="invalid_settings",
+            field="device",
+        ) from None
 
 
 def _check_folder(name: str) -> None:

@@ -18,6 +18,15 @@ TIMEOUT_S = 60.0
 PAGE = 100
 """Entries fetched at a time from a list."""
 
+_WHERE_TO_LOOK = {
+    "/api/jobs/": "`stagebeam job list` shows them",
+    "/api/queries/": "a query is its number, or JOB/CUSTOM_ID",
+    "/api/workers/": "`stagebeam worker list` shows them",
+    "/api/schedules/": "`stagebeam schedule list` shows them",
+    "/api/datasets/": "`stagebeam dataset list` shows them",
+}
+"""What to do when what a path names is not there."""
+
 _EXITS = {
     400: Exit.BAD_INPUT,
     404: Exit.NOT_FOUND,
@@ -162,5 +171,9 @@ def _refusal(response: httpx.Response) -> CommandError:
         message, code, details = str(body["message"]), body.get("code"), body.get("details")
     except (ValueError, KeyError, TypeError):
         message, code, details = f"the server answered {response.status_code}", None, None
+    if code == "not_found" and message.endswith("in this project"):
+        path = response.request.url.path
+        hints = [hint for start, hint in _WHERE_TO_LOOK.items() if path.startswith(start)]
+        message = "; ".join([message, *hints])
     exit_code = _EXITS.get(response.status_code, Exit.REFUSED)
     return CommandError(message, exit_code=exit_code, code=code or "", details=tuple(details or ()))

@@ -69,6 +69,10 @@ def send_input(api: Api, name: str, roots: Sequence[Path], flags: Flags) -> str:
         CommandError: it cannot be read, or the server refuses something.
         BadInput: it cannot be understood.
     """
+    for root in roots:
+        if not root.is_dir():
+            message = f"--image-root {root} is no folder; name one that holds the images"
+            raise CommandError(message, exit_code=Exit.BAD_INPUT, code="invalid_flag")
     if name.startswith(OBJECTS):
         made = api.post("/api/datasets", {"object_prefix": name.removeprefix(OBJECTS), **flags.fields()})
         return str(made["file"]["id"])

@@ -47,3 +47,9 @@ def as_command_error(error: StagebeamError) -> CommandError:
     # A service that met a store which was away is worth starting again; one that was refused is not.
     exit_code = Exit.UNREACHABLE if isinstance(error, Transient) else Exit.REFUSED
     return CommandError(str(error), exit_code=exit_code, code=type(error).__name__)
+
+
+def unusable_path(error: OSError) -> CommandError:
+    """An error of the file system that names a path."""
+    message = f"cannot use {error.filename}: {error.strerror}; name another path or change its permissions"
+    return CommandError(message, exit_code=Exit.BAD_INPUT, code="unusable_path")

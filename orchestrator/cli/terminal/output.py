@@ -94,8 +94,13 @@ def report(error: StagebeamError, *, as_json: bool) -> int:
         say(to_json({"error": body}))
         return told.exit_code
     say(f"error: {told.message}")
-    show_details(told)
+    if [record.get("message") for record in told.details] != [told.message.removeprefix(f"{_field_of(told)}: ")]:
+        show_details(told)
     return told.exit_code
+
+
+def _field_of(error: CommandError) -> Any:
+    return error.details[0].get("field") if error.details else None
 
 
 def show_details(error: CommandError) -> None:
@@ -153,4 +158,4 @@ def _cell(value: Any, name: str) -> str:
         return value
     if name.endswith("_at") and isinstance(value, int | float):
         return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f"{value:.1f}" if isinstance(value, float) else to_json(value)
+    return repr(round(value, 3)) if isinstance(value, float) else to_json(value)

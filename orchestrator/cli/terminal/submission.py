@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from orchestrator.cli.terminal.client import Api
 from orchestrator.cli.terminal.exits import CommandError, Exit
 from orchestrator.cli.terminal.output import say
+from reasoning.errors import nearest
 
 if TYPE_CHECKING:
     from orchestrator.intake.pack import Has, Upload
@@ -87,7 +88,15 @@ def _opened(name: str) -> Iterator[BinaryIO]:
     try:
         source = Path(name).open("rb")  # noqa: SIM115 - closed below; only opening it may fail this way
     except OSError as error:
-        message = f"cannot read {name}: {error.strerror}"
+        message = f"cannot read {name}: {error.strerror}{_advice(Path(name))}"
         raise CommandError(message, exit_code=Exit.BAD_INPUT, code="unreadable_file") from None
     with source:
         yield source
+
+
+def _advice(path: Path) -> str:
+    """Where it was looked for, and what lies there under a similar name."""
+    folder = path.parent.resolve()
+    if path.exists() or not folder.is_dir():
+        return ""
+    return f" in {folder}.{nearest(path.name, (entry.name for entry in folder.iterdir()))}"

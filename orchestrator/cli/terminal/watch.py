@@ -76,7 +76,7 @@ def duration(seconds: float | None) -> str:
 
 UNKNOWN = {
     "paused": "paused",
-    "starting": "waiting for a worker that starts",
+    "starting": "no worker of this model is ready yet",
     "no_worker": "no worker serves this model; `stagebeam worker list` shows who is there",
     "stalled": "nothing has ended for a while",
     "too_early": "too early to tell",
