@@ -57,6 +57,12 @@ def engine(make: Make) -> Engine:
     return make()
 
 
+@pytest.fixture(scope="module")
+def narrow(make: Make) -> Engine:
+    """One that takes two requests at a time. The test of closing closes it, and stands after the others for that."""
+    return make(slots=2)
+
+
 def test_candidates_come_in_the_order_asked(engine: Engine, pictures: dict[str, bytes]):
     request = generate(ask("What?", ["picture0"]), pictures, seeds=(5, 6, 7), sampling=WARM)
     result = engine.generate(request).result()
@@ -134,14 +140,13 @@ def test_a_late_call_ends(engine: Engine, pictures: dict[str, bytes]):
     assert failure(engine.generate(request)).code == "deadline"
 
 
-def test_back_pressure_blocks_the_caller(make: Make, pictures: dict[str, bytes]):
-    engine = make(slots=2)
+def test_back_pressure_blocks_the_caller(narrow: Engine, pictures: dict[str, bytes]):
     futures: list[Any] = []
     release = threading.Event()
     request = generate(ask("Wait"), pictures, sampling=LONG, seeds=(1, 2, 3), cancelled=release.is_set)
 
     def feed() -> None:
-        futures.extend(engine.generate(request) for _ in range(6))
+        futures.extend(narrow.generate(request) for _ in range(6))
 
     feeder = threading.Thread(target=feed)
     feeder.start()
@@ -149,7 +154,6 @@ def test_back_pressure_blocks_the_caller(make: Make, pictures: dict[str, bytes])
     feeder.join(timeout=20)
     release.set()
     wait_until(lambda: all(future.done() for future in futures))
-    engine.close()
 
 
 def test_many_threads_share_it(engine: Engine, pictures: dict[str, bytes]):
@@ -168,13 +172,12 @@ def test_many_threads_share_it(engine: Engine, pictures: dict[str, bytes]):
     assert found == [alone] * 12
 
 
-def test_closing_hands_back_what_is_in_hand(make: Make, pictures: dict[str, bytes]):
-    engine = make()
-    future = engine.generate(generate(ask("Too late"), pictures, seeds=tuple(range(20)), sampling=LONG))
-    engine.close()
-    engine.close()
+def test_closing_hands_back_what_is_in_hand(narrow: Engine, pictures: dict[str, bytes]):
+    future = narrow.generate(generate(ask("Too late"), pictures, seeds=tuple(range(20)), sampling=LONG))
+    narrow.close()
+    narrow.close()
     assert isinstance(future.exception(timeout=10), Transient)
-    after = engine.generate(generate(ask("After"), pictures))
+    after = narrow.generate(generate(ask("After"), pictures))
     assert isinstance(after.exception(timeout=10), Transient)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.running.command import typed
 from tests.running.up import up
 
 SCENE = Path(__file__).parents[2] / "examples" / "scene.png"
@@ -52,24 +50,16 @@ def write(folder: Path) -> Path:
     return path
 
 
-def said(command: list[str], url: str) -> subprocess.CompletedProcess[str]:
-    """The command line, as a user types it."""
-    program = [sys.executable, "-m", "orchestrator.cli", *command]
-    environment = {**os.environ, "STAGEBEAM_URL": url}
-    return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
-
-
 @pytest.mark.timeout(120)
 def test_every_bad_line_has_its_error_and_the_rest_its_answer(tmp_path: Path) -> None:
     path = write(tmp_path)
     with up(tmp_path / "data", model="demo", settings=TIGHT) as stack:
-        run = said(
-            ["job", "submit", str(path), "--on-bad-line", "skip", "--candidates", "2", "--wait", "--json"], stack.url
-        )
+        asked = ("--on-bad-line", "skip", "--candidates", "2", "--wait", "--json")
+        run = typed("job", "submit", str(path), *asked, URL=stack.url)
         assert run.returncode == 1, run.stderr
         job = json.loads(run.stdout)["id"]
         results = tmp_path / "results.jsonl"
-        assert said(["job", "results", job, "-o", str(results)], stack.url).returncode == 0
+        assert typed("job", "results", job, "-o", str(results), URL=stack.url).returncode == 0
     found = {line["custom_id"]: line for line in map(json.loads, results.read_text().splitlines())}
     for name, (code, words) in BAD.items():
         error = found[name]["error"]

@@ -130,8 +130,10 @@ def _bucket(endpoint: str, name: str) -> dict[str, str]:
     return {"STAGEBEAM_OBJECT_STORE": f"s3://{name}", "STAGEBEAM_S3_ENDPOINT_URL": endpoint, **keys}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_up_makes_a_bucket_that_is_missing(tmp_path: Path, s3_server: str, s3_client: Any) -> None:
+    """`up` starts with what `prepare` does, as the next test sees; in `test_compose` that makes the bucket of a job."""
     name = f"b{uuid4().hex}"
     with up(tmp_path / "data", settings=_bucket(s3_server, name)) as stack, Client(stack.url) as client:
         job_id = client.post("/api/jobs", {"lines": [line("q")]})["id"]

@@ -205,7 +205,7 @@ def test_a_drained_worker_finishes_what_it_has_and_takes_nothing_until_told(
     wait_until(lambda: rows.call(first[0]).status == "done")
     beat = fleet.row(worker).beat_at
     fleet.send(second)
-    wait_until(lambda: fleet.row(worker).beat_at > beat + 1.5)
+    wait_until(lambda: fleet.row(worker).beat_at > beat + 0.7)  # after three beats
     assert rows.call(second[0]).status == "queued"
     assert worker.poll() is None
     want("run")
@@ -216,7 +216,7 @@ def test_a_drained_worker_finishes_what_it_has_and_takes_nothing_until_told(
 @on_postgres
 def test_the_heartbeat_tells_what_a_worker_is_and_does(fleet: Fleet, rows: Rows) -> None:
     ids = rows.planned(["one?"])
-    worker = fleet.start(script="seconds=2", slots=3)
+    worker = fleet.start(script="seconds=1", slots=3)
     fleet.send(ids)
     busy = seen(fleet, worker, lambda row: bool(row.in_hand))
     assert (busy.model, busy.slots, busy.wanted, busy.state) == ("scripted", 3, "run", "ready")
