@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import torch
 from safetensors.torch import load_file, save_file
 
 from reasoning.errors import BadInput, ModelError
 from tests.engine.reference import WARM, ask, choose, generate
 from tests.waiting import wait_until
+from workers.engine import apart_child
 from workers.engine.adapters.mllama import MllamaAdapter
 from workers.engine.local import DeviceOptions, TransformersEngine
 from workers.engine.protocol import Sampling
@@ -251,3 +253,20 @@ def test_weights_that_lack_a_tensor_are_told(mllama: Path, tmp_path: Path):
 def test_a_folder_that_is_not_there_is_named():
     with pytest.raises(BadInput, match="no model folder"):
         TransformersEngine("/nowhere/model")
+
+
+def test_the_log_of_an_engine_in_its_own_process_tells_the_failure_and_no_texts(capsys: pytest.CaptureFixture[str]):
+    def crash(question: str) -> None:
+        raise ValueError("kernel launch failed")
+
+    before = structlog.get_config()
+    apart_child.set_up_log()
+    try:
+        crash("terces"[::-1])  # the line itself is told
+    except ValueError:
+        structlog.get_logger().exception("A step failed.", action="engine.crash")
+    finally:
+        structlog.configure(**before)
+    said = capsys.readouterr().out
+    assert "kernel launch failed" in said
+    assert "secret" not in said

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import structlog
 import torch
 
 from reasoning.errors import BadInput, Transient
@@ -32,6 +33,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand between the frames
+    set_up_log()
     channel = Channel(sys.stdin.buffer, output)
     opening = channel.receive()
     if opening is None:
@@ -45,6 +47,17 @@ def main() -> None:
         return
     channel.send({"is": "ready", "info": asdict(engine.info)})
     Served(engine, channel).run()
+
+
+def set_up_log() -> None:
+    """Tracebacks without the locals of frames, which hold users' texts and take seconds where they are tensors."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
 
 
 class Served:
