@@ -26,8 +26,7 @@ FAST = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", *DURABLE]
 EMPTY = """
 DO $$
 DECLARE
-    ours oid[] := ARRAY(SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
-                        AND relname <> 'alembic_version');
+    ours oid[] := ARRAY(SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r');
     one oid;
 BEGIN
     IF EXISTS (SELECT FROM unnest(ours) its WHERE pg_relation_size(its) > 2 ^ 18) THEN
@@ -56,8 +55,8 @@ class Postgres:
     _numbers: Iterator[int] = field(default_factory=count)
     _idle: list[str] = field(default_factory=list)
     _schema: str = ""
-    _projects: str = ""
-    """What the migrated template holds, as JSON."""
+    _rows: dict[str, str] = field(default_factory=dict)
+    """What the migrated template holds: rows as JSON by table."""
 
     def url(self, name: str) -> str:
         return f"postgresql+psycopg://app@127.0.0.1:{self.port}/{name}"
@@ -76,7 +75,8 @@ class Postgres:
         schema.upgrade(self.url("migrated"))
         with self.connect("migrated") as conn:
             self._schema = _value(conn, SCHEMA)
-            self._projects = _value(conn, "SELECT json_agg(projects)::text FROM projects")
+            for (table,) in conn.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall():
+                self._rows[table] = _value(conn, f"SELECT coalesce(json_agg({table}), '[]')::text FROM {table}")
 
     def take(self) -> str:
         """A database as `create` makes it: one that was given back, if there is one, as to make one takes longer."""
@@ -90,8 +90,10 @@ class Postgres:
         with self.connect(fresh) as conn:
             assert _value(conn, SCHEMA) == self._schema, "a test has changed the tables; it needs blank_postgres_url"
             conn.execute(EMPTY)
-            rows = "SELECT * FROM json_populate_recordset(NULL::projects, %s)"
-            conn.execute(f"INSERT INTO projects {rows}", (self._projects,))
+            for table, rows in self._rows.items():
+                if rows != "[]":
+                    known = f"SELECT * FROM json_populate_recordset(NULL::{table}, %s)"
+                    conn.execute(f"INSERT INTO {table} {known}".encode(), (rows,))
         self._idle.append(fresh)
 
     def create(self, template: str = "migrated") -> str:

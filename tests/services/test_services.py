@@ -59,6 +59,7 @@ def test_a_postgres_that_was_given_back_is_as_new(postgres_server: Postgres, row
     left = postgres_server.connect(first)
     for _ in range(2):
         left.execute("UPDATE projects SET name = 'mine'")
+        left.execute("UPDATE alembic_version SET version_num = 'newer'")
         some = f"SELECT 0, repeat('a', 60), 'b', n FROM generate_series(1, {rows}) AS n"
         left.execute(f"INSERT INTO audit (at, actor, action, subject) {some}")
         assert left.execute("SELECT min(id) FROM audit").fetchone() == (1,)
