@@ -44,7 +44,7 @@ class Decode:
         )  # fmt: skip
         tally = Tally()
         self._features = FeatureCache(limits.feature_bytes)
-        self._admission = Admission(adapter, self._features, None, limits, tally)  # type: ignore[arg-type]
+        self._admission = Admission(adapter, self._features, limits, tally)
         self._forward = Device(adapter, self._admission, tally, ragged_for(adapter))
 
     def run(self) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,39 @@ def test_images_that_cannot_be_had_fail_their_calls_alone(apart: ApartEngine, pi
     with pytest.raises(Transient, match="store is away"):
         apart.generate(late).result()
     assert apart.generate(generate(ask("Here?", ["picture0"]), pictures)).result().candidates
+
+
+def test_an_image_that_a_given_up_call_asked_for_comes_for_the_next(mllama: Path, pictures: dict[str, bytes]):
+    """The first call ends before its image is looked for: the second must not be told that there is none."""
+    held, come = threading.Semaphore(0), threading.Event()
+
+    def slow(_image: str) -> bytes:
+        held.release()
+        come.wait(30)
+        return pictures["picture0"]
+
+    engine = ApartEngine(str(mllama), {**OPTIONS, "threads": 4}, slots=8, processes=1, cores=1)
+    asked = [replace(generate(ask("?", [f"slow{k}"]), pictures), load_image=slow) for k in range(2)]
+    others = [engine.generate(request) for request in asked]
+    for _ in others:  # as many as are looked for at once
+        held.acquire()
+    wanted = generate(ask("?", ["picture1"]), pictures)
+    first = engine.generate(replace(wanted, deadline=time.monotonic() + 0.2))
+    second = engine.generate(wanted)
+    error = first.exception(timeout=10)
+    come.set()
+    assert isinstance(error, ModelError)
+    assert error.code == "deadline"
+    assert second.result(timeout=20).candidates
+    engine.close()
+
+
+def test_what_no_message_can_carry_fails_its_call(apart: ApartEngine, pictures: dict[str, bytes]):
+    """Half of a surrogate pair has no place in JSON; more often than there are slots, as none may be lost."""
+    for _ in range(65):
+        error = apart.generate(generate(ask("half a pair: \ud83d"), pictures)).exception(timeout=10)
+        assert isinstance(error, ModelError)
+        assert error.code == "bad_prompt"
 
 
 def test_a_cancel_reaches_the_other_process(apart: ApartEngine, pictures: dict[str, bytes]):

@@ -14,7 +14,7 @@ from workers.engine.counting import Tally
 from workers.engine.jobs import Job, Pending, Picture, Row, Trunk
 from workers.engine.pools import Pool, PoolFull
 from workers.engine.prefixes import WORTH_WAITING, Source
-from workers.engine.preparing import FeatureCache, Preparer
+from workers.engine.preparing import FeatureCache
 from workers.engine.trunks import Trunks
 
 RECOVER_STEPS = 128
@@ -61,12 +61,9 @@ class Entry(Enum):
 class Admission:
     """All device memory of an engine and the rules for it."""
 
-    def __init__(
-        self, adapter: Adapter, features: FeatureCache, preparer: Preparer, limits: Limits, tally: Tally
-    ) -> None:
+    def __init__(self, adapter: Adapter, features: FeatureCache, limits: Limits, tally: Tally) -> None:
         self._adapter = adapter
         self._features = features
-        self._preparer = preparer
         self._limits = limits
         self._tally = tally
         self._pictures: dict[tuple[str, ...], Picture] = {}
@@ -144,6 +141,7 @@ class Admission:
             return Entry.FULL
         if pending:
             self.fills.append(pending)
+        job.inputs = {}
         return Entry.ADMITTED
 
     def start_rows(self, job: Job, work: float) -> None:
@@ -261,7 +259,6 @@ class Admission:
         found = self._adapter.see([item for _, item in wanted.values()])
         for (image, (job, item)), features in zip(wanted.items(), found, strict=True):
             self._features.put(image, features, item.stub)
-            self._preparer.seen(image)
             job.vision_calls += 1
         self._tally.vision_calls += len(wanted)
         self._tally.vision_batches += 1

@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from reasoning.errors import BadInput, Transient
+from reasoning.errors import BadInput, ModelError, Transient
 from workers.engine.frames import Channel, error_from_json, request_to_json, result_from_json
 from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated
 from workers.engine.watchdog import end_process
@@ -147,6 +147,8 @@ class Child:
             self._channel.send({"is": "ask", "number": number, "request": request_to_json(request)})
         except (OSError, ValueError):
             self._settle(number, Transient(_CLOSED))
+        except TypeError as error:
+            self._settle(number, ModelError(f"the prompt could not be prepared: {error}", code="bad_prompt"))
 
     def tell_cancelled(self) -> None:
         """Pass on the cancel flags that were raised since the last look."""
@@ -216,8 +218,11 @@ class Child:
     def _load(self, document: dict[str, Any]) -> None:
         reply: dict[str, Any] = {"is": "image", "load": document["load"], "image": document["image"]}
         data = b""
+        asked = self._asked.get(document["number"])
         try:
-            data = self._asked[document["number"]].request.load_image(document["image"])
+            if asked is None:  # the image may be wanted by others all the same
+                raise Transient("the call that asked for the image has ended")
+            data = asked.request.load_image(document["image"])
         except KeyError:
             reply["error"] = "missing"
         except Exception as error:  # whatever it is, the engine waits for an answer

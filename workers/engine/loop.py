@@ -52,7 +52,7 @@ class Loop:
         self._ends = ends
         features = FeatureCache(limits.feature_bytes)
         self._preparer = Preparer(adapter, encoder, features, limits.threads)
-        self._admission = Admission(adapter, features, self._preparer, limits, self.tally)
+        self._admission = Admission(adapter, features, limits, self.tally)
         self._device = Device(adapter, self._admission, self.tally, ragged)
         self._arrived: deque[Job] = deque()
         self._wake = threading.Event()
@@ -127,6 +127,8 @@ class Loop:
     def _take_in(self) -> None:
         while self._arrived:
             job = self._arrived.popleft()
+            if job not in self._preparing:
+                continue  # given up meanwhile
             self._preparing.discard(job)
             if job.error:
                 self._fail(job, job.error)
@@ -135,7 +137,7 @@ class Loop:
 
     def _give_up_late_ones(self) -> None:
         now = time.monotonic()
-        for job in [*self._waiting, *self._open]:
+        for job in [*self._preparing, *self._waiting, *self._open]:
             if job.request.cancelled():
                 self._fail(job, ModelError("the call was cancelled", code="cancelled"))
             elif job.request.deadline is not None and now >= job.request.deadline:
@@ -208,6 +210,7 @@ class Loop:
 
     def _fail(self, job: Job, error: StagebeamError) -> None:
         self._admission.release(job, keep=False)
+        self._preparing.discard(job)
         for jobs in (self._waiting, self._open):
             if job in jobs:
                 jobs.remove(job)

@@ -6,8 +6,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from weakref import WeakValueDictionary
 
-from reasoning.errors import ModelError, StagebeamError
+from reasoning.errors import ModelError, StagebeamError, Transient
 from workers.engine.adapters.base import Adapter, Features, ImageInput
 from workers.engine.encode import Encoder
 from workers.engine.images import decode
@@ -62,23 +63,21 @@ class Preparer:
         self._features = features
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="engine-prepare")
         self._lock = threading.Lock()
-        self._inputs: dict[str, Future[ImageInput]] = {}
+        self._coming: dict[str, Future[ImageInput]] = {}
+        self._there: WeakValueDictionary[str, ImageInput] = WeakValueDictionary()
+        """As long as a job that has not entered the batch holds them: pixels are large."""
 
     def submit(self, job: Job, deliver: Callable[[Job], None]) -> None:
         """Prepare `job` and hand it to `deliver`, with `job.error` set when it cannot run."""
         self._pool.submit(self._prepare, job, deliver)
-
-    def seen(self, image: str) -> None:
-        """The vision tower has its features now: the preprocessed pixels can go."""
-        with self._lock:
-            self._inputs.pop(image, None)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _prepare(self, job: Job, deliver: Callable[[Job], None]) -> None:
         try:
-            self._fill(job)
+            if not job.future.done():  # given up while it waited for this thread
+                self._fill(job)
         except StagebeamError as error:
             job.error = error
         except Exception as error:
@@ -113,16 +112,31 @@ class Preparer:
         if stub is not None:
             return stub
         with self._lock:
-            future = self._inputs.get(image)
+            if (there := self._there.get(image)) is not None:
+                return there
+            future = self._coming.get(image)
             mine = future is None
             if future is None:
-                future = self._inputs[image] = Future()
+                future = self._coming[image] = Future()
         if mine:
-            try:
-                future.set_result(self._adapter.image_input(decode(image, load)))
-                if self._features.stub(image):
-                    self.seen(image)
-            except Exception as error:
-                self.seen(image)
-                future.set_exception(error)
-        return future.result()
+            self._preprocess(image, load, future)
+        try:
+            return future.result()
+        except Transient:
+            if mine:
+                raise
+            # What kept another call from having the image need not keep this one.
+            return self._input(image, load, anew=anew)
+
+    def _preprocess(self, image: str, load: ImageLoader, future: Future[ImageInput]) -> None:
+        try:
+            found = self._adapter.image_input(decode(image, load))
+        except Exception as error:
+            with self._lock:
+                del self._coming[image]
+            future.set_exception(error)
+        else:
+            with self._lock:
+                self._there[image] = found
+                del self._coming[image]
+            future.set_result(found)

@@ -15,7 +15,7 @@ from workers.engine.attention import Segment, Span, Step
 from workers.engine.pools import PoolShape
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ImageInput:
     """One preprocessed image, ready for the vision tower: the processor's tensors, batch axis first."""
 
