@@ -12,6 +12,7 @@ import pytest
 from stagebeam import Client
 from tests.client.test_client import lines
 from tests.running.command import PROGRAM, environment, typed
+from tests.running.up import up
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -97,3 +98,13 @@ def test_exports_go_on_after_a_line_and_tell_programs_what_they_wrote(live: str,
     assert [line.split(",")[1] for line in (tmp_path / "x.csv").read_text().splitlines()] == ["custom_id", "q1"]
     joined = typed("job", "results", job, "--joined", "--after", "1", folder=tmp_path, URL=live).stdout
     assert [json.loads(line)["custom_id"] for line in joined.splitlines()] == ["q1"]
+
+
+def test_a_missing_key_says_where_commands_take_it_from(tmp_path: Path) -> None:
+    with up(tmp_path / "data") as stack:
+        made = typed("key", "create", "ci", "--json", "--data", str(stack.folder), folder=tmp_path)
+        token = json.loads(made.stdout)["token"]
+        refused = typed("job", "list", folder=tmp_path, URL=stack.url)
+        assert (refused.returncode, refused.stdout) == (4, "")
+        assert "STAGEBEAM_API_KEY" in refused.stderr
+        assert typed("job", "list", folder=tmp_path, URL=stack.url, API_KEY=token).returncode == 0

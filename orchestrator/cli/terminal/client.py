@@ -175,5 +175,7 @@ def _refusal(response: httpx.Response) -> CommandError:
         path = response.request.url.path
         hints = [hint for start, hint in _WHERE_TO_LOOK.items() if path.startswith(start)]
         message = "; ".join([message, *hints])
+    if code == "invalid_api_key":
+        message += "; commands send that in STAGEBEAM_API_KEY"
     exit_code = _EXITS.get(response.status_code, Exit.REFUSED)
     return CommandError(message, exit_code=exit_code, code=code or "", details=tuple(details or ()))
