@@ -74,6 +74,11 @@ def exit_process() -> None:
     os._exit(HANG_EXIT_CODE)
 
 
+def _in_engine(held: Held) -> bool:
+    """Not so what waits for a free slot, or for a database that is away: that says nothing of the engine."""
+    return held.asked is not None and not all(future.done() for future in held.asked.futures)
+
+
 class Watchdog:
     """Ends the process when a call is still in the engine well after its deadline: a device call hangs."""
 
@@ -85,7 +90,7 @@ class Watchdog:
     def look(self) -> None:
         """One round."""
         now = time.monotonic()
-        hanging = [item for item in self._hand.all() if not item.ended and now > item.deadline + self._grace_s]
+        hanging = [item for item in self._hand.all() if now > item.deadline + self._grace_s and _in_engine(item)]
         if hanging:
             _LOG.critical(
                 "the engine hangs; the process ends and its leases run out",

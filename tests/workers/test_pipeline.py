@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 import redis
 
+from reasoning.errors import Transient
 from reasoning.policy import Policy
 from tests.waiting import wait_until
 from tests.workers.conftest import NO_IMAGES, Pipelines, Rows, advances, run
@@ -123,6 +125,17 @@ class StallingEngine(ScriptedEngine):
         self._paused.set()
         self._go_on.wait(20)
         return super().generate(request)
+
+
+class DeafEngine(ScriptedEngine):
+    """Takes a request and never looks at its deadline."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_IMAGES)
+        self.answer: Future[Any] = Future()
+
+    def generate(self, request: Generate) -> Any:
+        return self.answer
 
 
 def test_a_slow_call_holds_nobody_back(rows: Rows, pipelines: Pipelines) -> None:
@@ -289,14 +302,32 @@ def test_what_can_end_within_the_grace_is_written(rows: Rows, pipelines: Pipelin
 
 def test_an_engine_that_ignores_its_deadlines_ends_the_process(rows: Rows, pipelines: Pipelines) -> None:
     ids = rows.planned(["one?"])
-    paused, go_on, died = threading.Event(), threading.Event(), threading.Event()
-    pipeline = pipelines.make(StallingEngine(paused, go_on), call_timeout_s=0.01)
+    died = threading.Event()
+    engine = DeafEngine()
+    pipeline = pipelines.make(engine, call_timeout_s=0.01)
     waiting = in_background(pipeline, ids)
-    assert paused.wait(10)
     watchdog = Watchdog(pipeline.hand, grace_s=0.01, die=died.set)
     wait_until(lambda: watchdog.look() or died.is_set())
-    go_on.set()
+    engine.answer.set_exception(Transient("over"))
     waiting.join(10)
+
+
+def test_a_call_that_waits_for_a_slot_past_its_deadline_is_no_sign_of_a_hang(rows: Rows, pipelines: Pipelines) -> None:
+    """The engine has not even been asked: it works on others, as long as these may take."""
+    release, died = threading.Event(), threading.Event()
+    ids = rows.planned(["slow? #wait", "next? #wait", "hurried? #wait"])
+    rows.set_query(rows.call(ids[2]).query_id, deadline_at=time.time() + 0.05)
+    engine = ScriptedEngine(script(slots=2), seconds=held_up(release))
+    pipeline = pipelines.make(engine)
+    waiting = in_background(pipeline, ids)
+    wait_until(
+        lambda: len(pipeline.hand) == 3 and any(item.deadline < time.monotonic() for item in pipeline.hand.all())
+    )
+    wait_until(lambda: all(item.asked for item in pipeline.hand.all()[:2]))
+    Watchdog(pipeline.hand, grace_s=0.0, die=died.set).look()
+    engine.close()
+    waiting.join(10)
+    assert not died.is_set()
 
 
 def test_rows_that_cannot_be_read_do_not_stop_their_neighbours(rows: Rows, pipelines: Pipelines) -> None:
