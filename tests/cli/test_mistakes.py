@@ -7,12 +7,14 @@ import os
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
+from orchestrator.cli.terminal.client import Api
+from orchestrator.cli.terminal.exits import CommandError, Exit
 from stagebeam import Client
 from tests.client.test_client import lines
 from tests.running.command import PROGRAM, environment, typed
-from tests.running.up import up
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -100,11 +102,14 @@ def test_exports_go_on_after_a_line_and_tell_programs_what_they_wrote(live: str,
     assert [json.loads(line)["custom_id"] for line in joined.splitlines()] == ["q1"]
 
 
-def test_a_missing_key_says_where_commands_take_it_from(tmp_path: Path) -> None:
-    with up(tmp_path / "data") as stack:
-        made = typed("key", "create", "ci", "--json", "--data", str(stack.folder), folder=tmp_path)
-        token = json.loads(made.stdout)["token"]
-        refused = typed("job", "list", folder=tmp_path, URL=stack.url)
-        assert (refused.returncode, refused.stdout) == (4, "")
-        assert "STAGEBEAM_API_KEY" in refused.stderr
-        assert typed("job", "list", folder=tmp_path, URL=stack.url, API_KEY=token).returncode == 0
+def test_a_refused_key_says_where_commands_take_it_from() -> None:
+    answer = {"error": {"message": "the key is missing; send one", "code": "invalid_api_key"}}
+
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, json=answer)
+
+    with Api("http://127.0.0.1:1") as api:
+        api._http = httpx.Client(base_url=api.url, transport=httpx.MockTransport(refuse))
+        with pytest.raises(CommandError, match="STAGEBEAM_API_KEY") as refused:
+            api.get("/api/jobs")
+    assert refused.value.exit_code is Exit.REFUSED
