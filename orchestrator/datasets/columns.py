@@ -137,10 +137,19 @@ def to_lines(rows: Iterable[Row], columns: Columns, numbers: Numbers = lambda _:
     used = columns.used
     texts = numbers(used)
     for number, row in enumerate(rows, start=1):
+        if is_marker(row):
+            yield dict(row)
+            continue
         try:
             yield _line(row, number, columns, used, texts)
         except BadInput as error:
             yield {"error": {"code": error.code, "message": error.message}}
+
+
+def is_marker(row: Row) -> bool:
+    """Whether this stands for a row that could not be read, and says why."""
+    error = row.get("error")
+    return len(row) == 1 and isinstance(error, Mapping) and set(error) == {"code", "message"}
 
 
 def _line(row: Row, number: int, columns: Columns, used: frozenset[str], numbers: frozenset[str]) -> Line:

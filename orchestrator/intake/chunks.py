@@ -77,7 +77,8 @@ def resolve_chunk(group: list[tuple[int, Verdict]], resolver: ImageResolver) -> 
             else:
                 hashes.append(outcome)
         if errors:
-            chunk.refused.append((number, RefusedLine(tuple(errors), line.custom_id)))
+            metadata = line.extra.get("metadata") or {}
+            chunk.refused.append((number, RefusedLine(tuple(errors), line.custom_id, metadata)))
         else:
             chunk.accepted.append((number, line, hashes))
     return chunk

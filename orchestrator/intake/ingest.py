@@ -285,6 +285,8 @@ def _refused_row(number: int, refused: RefusedLine) -> NewQuery:
         }
     )
     body: dict[str, Any] = {"images": [], "refused_custom_id": refused.custom_id}
+    if refused.metadata:
+        body["metadata"] = refused.metadata
     return NewQuery(
         number, own or stand_in_id(number), orjson.dumps(body).decode(), orjson.dumps(caused(error)).decode()
     )

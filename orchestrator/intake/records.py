@@ -62,6 +62,8 @@ class RefusedLine:
 
     errors: tuple[LineError, ...]
     custom_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The submitter's other columns: results joined with the input have them for a bad line too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

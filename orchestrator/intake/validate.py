@@ -90,7 +90,7 @@ class _Readers:
         if usable:
             self._check_duplicate(str(given), number, problems)
         if accepted is None or problems.errors:
-            return RefusedLine(tuple(problems.errors), str(given) if usable else None)
+            return RefusedLine(tuple(problems.errors), str(given) if usable else None, _metadata_of(record, problems))
         return accepted
 
     def _decode(self, line: bytes | TooLong, problems: Problems) -> Mapping[str, Any] | None:
@@ -181,3 +181,10 @@ def _marked(error: Any, problems: Problems) -> None:
         problems.add(shorten(error["code"], 60), None, error["message"])
     else:
         problems.add("invalid_value", "error", "error must hold the texts code and message.")
+
+
+def _metadata_of(record: Mapping[str, Any], problems: Problems) -> Mapping[str, Any]:
+    """The metadata of a refused line of the native form, where there is nothing wrong with that."""
+    found = record.get("metadata")
+    wrong = any(error.field is None or error.field == "metadata" for error in problems.errors)
+    return found if isinstance(found, dict) and not wrong else {}

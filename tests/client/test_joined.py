@@ -158,3 +158,25 @@ def test_mixed_values_take_the_narrowest_type(values: list[Any], kind: str, held
     found = pq.read_table(io.BytesIO(data))
     assert str(found.schema.field("v").type) == kind
     assert found["v"].to_pylist() == held
+
+
+def test_a_bad_row_keeps_its_columns(live: str, tmp_path: Path):
+    (tmp_path / "a.png").write_bytes(png(1))
+    path = tmp_path / "t.jsonl"
+    rows = [
+        '{"id": 1, "image": "a.png", "query": "?", "w": 1}',
+        '{"id": 2, broken',
+        '{"id": 3, "image": "gone.png", "query": "?", "w": 3}',
+        '{"id": 4, "image": "a.png", "query": "", "w": 4}',
+    ]
+    path.write_text("\n".join(rows))
+    with Client(live) as client:
+        job = client.submit(path, on_bad_line="skip").id
+        assert client.wait(job, 30).counts.failed == 3
+        found = client.export(job, tmp_path / "out.jsonl", joined=True).read_text().splitlines()
+    lines = [json.loads(line) for line in found]
+    assert [(line["error"] or {}).get("code") for line in lines] == [
+        None, "invalid_json_line", "image_missing", "invalid_value",
+    ]  # fmt: skip
+    assert [line.get("w") for line in lines] == [1, None, 3, 4]
+    assert "line 2 is not JSON" in lines[1]["error"]["message"]
