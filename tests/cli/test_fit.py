@@ -53,7 +53,7 @@ def test_a_table_keeps_ids_whole_or_is_none():
 def test_a_trace_is_cut_to_the_terminal_and_says_so():
     candidate = {"status": "kept", "index": 0, "text": LONG, "reason": ""}
     stage = {"stage": "summary", "flaw": None, "candidates": [candidate], "verdicts": []}
-    query = {"error": None, "degraded_reason": None, "answer": "yes", "status": "done"}
+    query = {"id": 7, "error": None, "degraded_reason": None, "answer": "yes", "status": "done"}
     trace = {"custom_id": "q1", "question": LONG, "choices": [LONG, "b"], "stages": [stage]}
     for columns in (50, 120, 300):
         lines = list(trace_lines({"trace": trace, "query": query}, columns))

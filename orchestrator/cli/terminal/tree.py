@@ -42,7 +42,7 @@ def trace_lines(found: Mapping[str, Any], columns: int | None = None) -> Iterato
     yield ""
     yield from _end_lines(found["query"])
     if fit.cut:
-        yield "Texts that end in … are cut; --json has all of them."
+        yield f"Texts that end in … are cut; `stagebeam query trace {found['query']['id']} --json` has all of them."
 
 
 def _stage_lines(stage: Mapping[str, Any], fit: _Fit) -> Iterator[str]:
