@@ -35,6 +35,14 @@ class Manners:
     retry_after: str = "0.01"
     broken: list[str] = field(default_factory=list)
     """Bodies with which the first requests are answered."""
+    fails: list[int] = field(default_factory=list)
+    """Statuses with which the first requests are answered."""
+    finish: str = ""
+    """Finish reason of every text, which is then half of itself."""
+    poison: str = ""
+    """A message with this in it is refused, in whatever words."""
+    fails_on: str = ""
+    """A message with this in it is answered with an error of the server each time."""
     refuses_n: str = ""
     """What a request for several is refused with."""
     seen: list[dict[str, Any]] = field(default_factory=list)
@@ -68,6 +76,12 @@ class Server:
             return JSONResponse({"error": {"message": "busy"}}, 429, {"retry-after": manners.retry_after})
         if manners.broken:
             return Response(manners.broken.pop(0), media_type="application/json")
+        if manners.fails:
+            return JSONResponse({"error": {"message": "gateway"}}, manners.fails.pop(0))
+        if manners.fails_on and manners.fails_on in str(body["messages"]):
+            return JSONResponse({"error": {"message": "internal error"}}, 500)
+        if manners.poison and manners.poison in str(body["messages"]):
+            return JSONResponse({"error": {"message": "the picture is too large"}}, 400)
         if manners.refuses_n and body.get("n", 1) > 1:
             return JSONResponse({"error": {"message": manners.refuses_n}}, 400)
         if not manners.extras and set(body) - OWN:
@@ -109,6 +123,8 @@ class Server:
         if not self.manners.keeps_stop and stop and text.endswith(stop):
             text = text.removesuffix(stop)
             choice["stop_reason"] = stop
+        if self.manners.finish:
+            text, choice["finish_reason"] = text[: len(text) // 2], self.manners.finish
         choice |= {"message": {"role": "assistant", "content": text}, "tokens": made.tokens}
         if body.get("logprobs") and self.manners.logprobs:
             shares = self._engine.choose(Choose(**common, labels=("1", "2"))).result().probabilities

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 
@@ -12,6 +16,7 @@ from reasoning.errors import BadInput, ModelError, Transient
 from reasoning.records import Finish
 from tests.engine.reference import WARM, ask, choose, generate
 from tests.engine.server import Manners, Server
+from tests.waiting import wait_until
 from workers.engine.protocol import Sampling
 from workers.engine.registry import open_engine
 from workers.engine.remote import RemoteEngine
@@ -93,6 +98,7 @@ def test_the_time_to_wait_comes_as_seconds_or_as_a_date():
     assert 3590 < (seconds_until(format_datetime(datetime.now(UTC) + timedelta(hours=1))) or 0) <= 3600
     assert seconds_until("") is None
     assert seconds_until("soon") is None
+    assert seconds_until("²") is None
 
 
 def test_a_server_of_openai_words_alone_gets_no_others(connect: Connect):
@@ -101,6 +107,77 @@ def test_a_server_of_openai_words_alone_gets_no_others(connect: Connect):
         result = engine.generate(generate(ask("What?"), {}, sampling=ROOMY)).result(timeout=10)
         assert result.candidates[0].text.endswith("</SUMMARY>")
     assert ["top_k" in body for body in manners.seen] == [True, False, False]
+
+
+def test_all_who_ask_at_once_in_words_too_many_are_answered(connect: Connect):
+    """The first burst goes out before anybody knows what the server understands."""
+    engine, _ = connect(Manners(extras=False), start=8)
+    futures = [engine.generate(generate(ask(f"{k}?"), {}, sampling=ROOMY)) for k in range(8)]
+    assert all(future.result(timeout=10).candidates for future in futures)
+
+
+def test_one_refused_request_does_not_make_the_others_poorer(connect: Connect):
+    engine, manners = connect(Manners(poison="huge"))
+    error = engine.generate(generate(ask("huge"), {}, sampling=ROOMY)).exception(timeout=10)
+    assert isinstance(error, ModelError)
+    assert error.code == "refused"
+    assert engine.generate(generate(ask("What?"), {}, sampling=ROOMY)).result(timeout=10).candidates
+    assert "top_k" in manners.seen[-1]
+
+
+def test_a_server_that_fails_on_one_request_fails_it_at_last(connect: Connect):
+    """As an error of the model: what is transient is tried without end."""
+    engine, manners = connect(Manners(fails_on="curse"), retries=3, max_backoff_s=0.02)
+    error = engine.generate(generate(ask("curse"), {}, sampling=ROOMY)).exception(timeout=10)
+    assert isinstance(error, ModelError)
+    assert (error.code, error.retryable) == ("crash", True)
+    assert engine.generate(generate(ask("What?"), {}, sampling=ROOMY)).result(timeout=10).candidates
+    assert "stop" in manners.seen[-1]
+
+
+@pytest.mark.parametrize("status", [524, 520, 503])
+def test_a_gateway_that_gives_up_is_asked_again(connect: Connect, status: int):
+    engine, _ = connect(Manners(fails=[status]))
+    assert engine.generate(generate(ask("What?"), {}, sampling=ROOMY)).result(timeout=10).candidates
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "abort"])
+def test_a_text_that_was_cut_off_is_not_taken_for_whole(connect: Connect, reason: str):
+    engine, _ = connect(Manners(finish=reason))
+    (candidate,) = engine.generate(generate(ask("What?"), {}, sampling=ROOMY)).result(timeout=10).candidates
+    assert candidate.finish is Finish.EARLY_END
+    assert not candidate.text.endswith("</SUMMARY>")
+
+
+def test_a_slow_image_holds_nobody_else_back(connect: Connect, pictures: dict[str, bytes]):
+    engine, _ = connect(Manners())
+    asked, came = threading.Event(), threading.Event()
+
+    def slow(_image: str) -> bytes:
+        asked.set()
+        came.wait(20)
+        return pictures["picture0"]
+
+    slow_one = engine.generate(replace(generate(ask("?", ["far"]), {}, sampling=ROOMY), load_image=slow))
+    wait_until(asked.is_set)
+    try:
+        assert engine.generate(generate(ask("What?"), {}, sampling=ROOMY)).result(timeout=5).candidates
+    finally:
+        came.set()
+    assert slow_one.result(timeout=10).candidates
+
+
+def test_who_waits_for_a_slot_when_the_engine_closes_is_told(connect: Connect):
+    engine, manners = connect(Manners(delay_s=30), slots=1)
+    first = engine.generate(generate(ask("1?"), {}, sampling=ROOMY))
+    late: list[Future[Any]] = []
+    thread = threading.Thread(target=lambda: late.append(engine.generate(generate(ask("2?"), {}, sampling=ROOMY))))
+    thread.start()
+    wait_until(lambda: manners.at_once == 1)
+    engine.close()
+    thread.join(10)
+    assert isinstance(first.exception(timeout=5), Transient)
+    assert isinstance(late[0].exception(timeout=5), Transient)
 
 
 def test_labels_come_from_logprobs(connect: Connect):

@@ -8,10 +8,10 @@ import re
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import openai
@@ -21,7 +21,7 @@ from reasoning.policy import PromptStyle
 from reasoning.records import Candidate, Usage
 from workers.engine import remote_wire as wire
 from workers.engine.images import decode
-from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated, Request
+from workers.engine.protocol import Choose, Chosen, Counters, EngineInfo, Generate, Generated, ImageLoader, Request
 from workers.engine.remote_gate import Gate
 
 POLL_S = 0.05
@@ -30,7 +30,8 @@ POLL_S = 0.05
 KEPT_IMAGES = 64
 """Encoded images kept for the next request of their query."""
 
-_BUSY = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_BUSY = {408, 409, 425, 429}
+"""Beside all from 500 on: gateways have many words for a server that takes its time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,8 @@ class RemoteEngine:
         self._images: OrderedDict[str, str] = OrderedDict()
         self._slots = threading.Semaphore(options.slots)
         self._closed = False
+        self._door = threading.Lock()
+        """What was let in before the engine closed is known to the loop, and failed by it."""
         self._loop = asyncio.new_event_loop()
         self._client = openai.AsyncOpenAI(
             base_url=options.base_url, api_key=options.api_key or "none", max_retries=0, timeout=options.timeout_s
@@ -102,9 +105,10 @@ class RemoteEngine:
 
     def close(self) -> None:
         """Fail what is in hand with `Transient` and end the thread."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._door:
+            if self._closed:
+                return
+            self._closed = True
         asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -113,12 +117,13 @@ class RemoteEngine:
     def _submit(self, request: Request, work: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        if self._closed:
-            future.set_exception(_closed())
-            return future
         self._slots.acquire()
         future.add_done_callback(lambda _: self._slots.release())
-        asyncio.run_coroutine_threadsafe(self._settle(request, work, future), self._loop)
+        with self._door:
+            if not self._closed:
+                asyncio.run_coroutine_threadsafe(self._settle(request, work, future), self._loop)
+                return future
+        future.set_exception(_closed())
         return future
 
     async def _settle(
@@ -167,69 +172,89 @@ class RemoteEngine:
         total = Usage()
         while len(found) < len(request.seeds):
             seeds = request.seeds[len(found) :]
-            answer, seconds = await self._ask(request, partial(wire.generate_body, request, self._dialect, seeds))
+            answer, seconds, words = await self._ask(request, partial(wire.generate_body, request, seeds=seeds))
             if not answer.choices:
                 raise ModelError("the server answered without a choice", code="crash", retryable=True)
             # A server that ignores `n` gives one choice: the others are asked for one by one.
             self._dialect.several = self._dialect.several and len(answer.choices) >= len(seeds)
-            found += wire.candidates(request, answer, len(found), self._dialect)
+            found += wire.candidates(request, answer, len(found), words)
             total += wire.usage(answer, seconds)
         return Generated(candidates=tuple(found[: len(request.seeds)]), usage=total)
 
     async def _choose(self, request: Choose) -> Chosen:
         if self._dialect.logprobs:
-            answer, seconds = await self._ask(request, partial(wire.choose_body, request, self._dialect))
+            answer, seconds, _ = await self._ask(request, partial(wire.choose_body, request))
             shares = wire.probabilities(request.labels, answer)
             if shares is not None:
                 return Chosen(probabilities=shares, usage=wire.usage(answer, seconds))
             self._dialect.logprobs = False
         raise ModelError("this server gives no token probabilities; judge in words", code="no_labels", retryable=True)
 
-    async def _ask(self, request: Request, body: Callable[[], dict[str, Any]]) -> tuple[Any, float]:
-        """One answer of the server and its seconds, retried while the server is busy or away."""
-        images = {image: self._image(image, request) for image in request.prompt.images}
+    async def _ask(
+        self, request: Request, body: Callable[[wire.Dialect], dict[str, Any]]
+    ) -> tuple[Any, float, wire.Dialect]:
+        """One answer of the server, its seconds and the words asked in; retried while the server is busy or away."""
+        images = {image: await self._image(image, request) for image in request.prompt.images}
         turns: Any = wire.messages(request.prompt.messages, request.prompt.prefix, images)
-        reason = ""
+        trying = replace(self._dialect)
+        failed: openai.APIError | None = None
         for attempt in range(self._options.retries + 1):
             await self._gate.enter(request.group)
+            sent = body(trying)
             started = time.monotonic()
             pause = 0.0
             try:
                 answer = await self._client.chat.completions.create(
                     model=self._options.model,
                     messages=turns,
-                    **body(),
+                    **sent,
                 )
                 self._gate.went_well()
-                return answer, time.monotonic() - started
+                self._dialect.learn(trying)
+                return answer, time.monotonic() - started, trying
             except openai.APIConnectionError as error:
                 self._gate.pushed_back()
-                pause, reason = self._pause(attempt, error), str(error)
+                pause, failed = self._pause(attempt, error), error
             except openai.APIStatusError as error:
-                pause, reason = self._refused(attempt, error), str(error)
+                pause, failed = self._refused(attempt, error, sent, trying), error
             finally:
                 self._gate.leave()
             self._totals["retries"] += 1
             await asyncio.sleep(pause)
-        raise Transient(f"{self._options.base_url} did not answer in {self._options.retries + 1} tries: {reason}")
+        raise self._no_answer(failed)
 
-    def _refused(self, attempt: int, error: openai.APIStatusError) -> float:
-        """Seconds to wait before trying again; raises when trying again cannot help."""
-        if error.status_code == 500 and attempt and self._dialect.stops:
+    def _refused(
+        self, attempt: int, error: openai.APIStatusError, sent: Mapping[str, Any], trying: wire.Dialect
+    ) -> float:
+        """Seconds to wait before trying again; raises when trying again cannot help.
+
+        What was `sent` may have been more than the server understands: then `trying` becomes simpler. That holds for
+        others once the server has answered; it may have refused this one request for what is in it.
+        """
+        told = str(error).lower()
+        if error.status_code == 500 and attempt and "stop" in sent:
             # `transformers serve` 5.23 fails so on `stop` for every model with an image processor.
-            self._dialect.stops = False
+            trying.stops = False
             return 0.0
-        if error.status_code in _BUSY:
+        if error.status_code in _BUSY or error.status_code >= 500:
+            trying.stops = self._dialect.stops
             self._gate.pushed_back()
             return self._pause(attempt, error)
-        if error.status_code in (400, 422) and self._dialect.extras and "context" not in str(error).lower():
-            self._dialect.extras = False
+        if error.status_code in (400, 422) and sent.get("extra_body") and "context" not in told:
+            trying.extras = False
             return 0.0
-        if error.status_code in (400, 422) and self._dialect.several and re.search(r"\bn\b", str(error)):
-            self._dialect.several = False
+        if error.status_code in (400, 422) and "n" in sent and re.search(r"\bn\b", told):
+            trying.several, trying.extras = False, self._dialect.extras
             return 0.0
-        code = "context_overflow" if "context" in str(error).lower() else "refused"
+        code = "context_overflow" if "context" in told else "refused"
         raise ModelError(f"{self._options.base_url} refused the request: {error}", code=code)
+
+    def _no_answer(self, error: openai.APIError | None) -> StagebeamError:
+        """What is left to say when all tries failed: one request on which a server fails must not be sent for ever."""
+        tries = f"in {self._options.retries + 1} tries: {error}"
+        if isinstance(error, openai.APIStatusError) and error.status_code == 500:
+            return ModelError(f"{self._options.base_url} failed {tries}", code="crash", retryable=True)
+        return Transient(f"{self._options.base_url} did not answer {tries}")
 
     def _pause(self, attempt: int, error: openai.APIError) -> float:
         response = getattr(error, "response", None)
@@ -239,10 +264,9 @@ class RemoteEngine:
         spread = 0.5 + random.random()  # noqa: S311 (keeps workers from coming back together)
         return float(min(self._options.max_backoff_s, self._options.backoff_s * 2**attempt) * spread)
 
-    def _image(self, image: str, request: Request) -> str:
+    async def _image(self, image: str, request: Request) -> str:
         if image not in self._images:
-            decode(image, request.load_image)
-            self._images[image] = wire.data_uri(request.load_image(image))
+            self._images[image] = await asyncio.to_thread(_encoded, image, request.load_image)
             while len(self._images) > KEPT_IMAGES:
                 self._images.popitem(last=False)
         self._images.move_to_end(image)
@@ -262,6 +286,13 @@ class RemoteEngine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._client.close()
+
+
+def _encoded(image: str, load: ImageLoader) -> str:
+    """The image as the wire wants it, known to be one. Not for the thread that talks to the server."""
+    once = cache(load)
+    decode(image, once)
+    return wire.data_uri(once(image))
 
 
 def _closed() -> Transient:

@@ -7,7 +7,7 @@ import io
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -17,6 +17,8 @@ from reasoning.prompts import Message
 from reasoning.records import Candidate, Finish, Usage
 from workers.engine.protocol import Choose, Generate
 
+_ENDED = {"stop", "stop_sequence"}
+"""Finish reasons of a text that came to its end; others were cut off by a filter or an abort."""
 TOP_LOGPROBS = 20
 """The most that servers give for one position."""
 
@@ -32,6 +34,11 @@ class Dialect:
     logprobs: bool = True
     stops: bool = True
     """`stop`; without it a text is cut here, after the server wrote on in vain."""
+
+    def learn(self, other: Dialect) -> None:
+        """The server has answered a request in these words."""
+        for flag in fields(self):
+            setattr(self, flag.name, getattr(self, flag.name) and getattr(other, flag.name))
 
 
 def data_uri(data: bytes) -> str:
@@ -101,15 +108,19 @@ def candidates(request: Generate, answer: Any, first: int, dialect: Dialect) -> 
 
 
 def _finished(stop: str, text: str, choice: Any, *, sent: bool) -> tuple[str, Finish]:
-    """The text up to its end tag. Where a server cuts a tag off that was `sent`, its finish reason tells."""
+    """The text up to its end tag. Where a server cuts a tag off that was `sent`, its finish reason tells.
+
+    vLLM says in `stop_reason` and SGLang in `matched_stop` what ended a text; from others the word `stop` must do.
+    """
     if stop and stop in text:
         return text[: text.index(stop) + len(stop)], Finish.STOP
     if choice.finish_reason == "length":
         return text, Finish.LENGTH
+    ended = choice.finish_reason in _ENDED
     if not stop:
-        return text, Finish.STOP
+        return text, Finish.STOP if ended else Finish.EARLY_END
     extra = choice.model_extra or {}
-    if sent and extra.get("stop_reason", stop) == stop:
+    if sent and ended and extra.get("stop_reason", extra.get("matched_stop", stop)) == stop:
         return text + stop, Finish.STOP
     return text, Finish.EARLY_END
 
@@ -140,7 +151,7 @@ def usage(answer: Any, seconds: float) -> Usage:
 
 def seconds_until(retry_after: str) -> float | None:
     """What a `retry-after` header asks for, as seconds or as a date (RFC 9110, 10.2.3); None when it asks nothing."""
-    if retry_after.replace(".", "", 1).isdigit():
+    if retry_after.isascii() and retry_after.replace(".", "", 1).isdigit():
         return float(retry_after)
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
