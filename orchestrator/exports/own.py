@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -119,14 +120,16 @@ def metadata_of(db: Database, job_id: str) -> Iterator[Mapping[str, Any]]:
     line = 0
     while True:
         with db.read() as conn:
-            statement = select(_QUERIES.c.line, _QUERIES.c.body).where(_QUERIES.c.job_id == job_id)
+            found = _QUERIES.c.body["metadata"].label("metadata")  # by the database: the rest of a body is not needed
+            statement = select(_QUERIES.c.line, found).where(_QUERIES.c.job_id == job_id)
             rows = conn.execute(statement.where(_QUERIES.c.line > line).order_by(_QUERIES.c.line).limit(PAGE)).all()
         if not rows:
             return
-        yield from (row.body.get("metadata") or {} for row in rows)
+        yield from (row.metadata or {} for row in rows)
         line = rows[-1].line
 
 
+@lru_cache(maxsize=MAX_COLUMNS)
 def _name(name: str) -> str:
     bare = name
     while bare.startswith(PREFIX):

@@ -14,11 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import insert
 
 from orchestrator.exports.cells import to_csv
-from orchestrator.exports.own import MAX_COLUMNS, columns_of, renamed
+from orchestrator.exports.own import MAX_COLUMNS, columns_of, metadata_of, renamed
 from orchestrator.exports.parquet import to_parquet
 from stagebeam import Client
+from storage.database import Database
+from storage.tables import Job, Query
 from tests.client.test_client import png
 
 COLUMNS = {
@@ -116,6 +119,19 @@ def test_fields_of_jsonl_rows(exported: Exported, tmp_path: Path):
     assert [row["meta"] for row in found] == [None, '{"a":1}', "text"]
     lines = [json.loads(line) for line in exported(path, "jsonl").splitlines()]
     assert [{name: line[name] for name in extra[n]} for n, line in enumerate(lines)] == extra
+
+
+def test_the_metadata_of_every_line_is_read_on_both_databases(database: Database):
+    given = [{"a": 1}, None, {"b": [None, "x"], "a": 0.5}]
+    body = {"question": "?", "images": []}
+    line = {"job_id": "j", "status": "waiting", "retries": 0, "created_at": 0.0}
+    job = {"id": "j", "project_id": "default", "status": "running", "model": "m", "policy": {}, "policy_digest": "x"}
+    with database.write() as conn:
+        conn.execute(insert(Job).values(**job, created_at=0.0))
+        for number, metadata in enumerate(given, start=1):
+            own = {"metadata": metadata} if metadata else {}
+            conn.execute(insert(Query).values(**line, line=number, custom_id=f"q{number}", body={**body, **own}))
+    assert list(metadata_of(database, "j")) == [{"a": 1}, {}, {"b": [None, "x"], "a": 0.5}]
 
 
 def record(metadata: dict[str, Any]) -> dict[str, Any]:
