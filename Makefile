@@ -34,7 +34,7 @@ up: $(RUNTIME) ## Start API, dashboard, orchestrator and one worker on this mach
 	$(BIN)/stagebeam up
 
 test: $(DEV) ## Run the test suite (servers that are not installed are skipped, unless CI is set)
-	$(BIN)/pytest -m "not slow" -n auto --dist loadgroup
+	$(BIN)/pytest -m "not slow" -n auto
 
 test-slow: $(DEV) ## Run the tests that are too long for every change
 	$(BIN)/pytest -m slow --timeout 900

@@ -13,6 +13,7 @@ from tests.services.processes import SERVERS, children
 from tests.waiting import wait_until
 
 pytest_plugins = [
+    "tests.running.parallel",
     "tests.services.live",
     "tests.services.postgres",
     "tests.services.redis",
@@ -32,27 +33,6 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share something slow to make run in one process, where several run (`--dist loadgroup`)."""
-    for item in items:
-        assert isinstance(item, pytest.Function)
-        if (group := _shares(item)) is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _shares(test: pytest.Function) -> str | None:
-    """What the test shares: the running stack and the browser's server, a filled store, or fixtures of its module."""
-    if not {"live", "browser", "served"}.isdisjoint(test.fixturenames):
-        return "live"
-    if "filled" in test.fixturenames:
-        return f"filled {test.callspec.params['filled']}"
-    fixtures = test._fixtureinfo.name2fixturedefs
-    if any(found.scope == "module" for name in test.fixturenames for found in fixtures.get(name, ())):
-        return test.nodeid.partition("::")[0]
-    return None
 
 
 @pytest.fixture(autouse=True)
