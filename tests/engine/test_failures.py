@@ -169,6 +169,41 @@ def test_the_vision_tower_failing_on_one_image_spares_the_others(
     assert outcomes.count(None) >= 2
 
 
+def test_too_little_memory_to_look_at_all_images_at_once_loses_nothing(
+    open_engine: Open, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    engine = open_engine()
+    see = MllamaAdapter.see
+
+    def narrow(self: MllamaAdapter, inputs: Any) -> Any:
+        if len(inputs) > 1:
+            raise torch.OutOfMemoryError("no memory for so many images")
+        return see(self, inputs)
+
+    monkeypatch.setattr(MllamaAdapter, "see", narrow)
+    futures = [engine.generate(generate(ask("?", ["picture0", f"picture{k}"]), pictures)) for k in range(1, 5)]
+    assert all(future.result(timeout=20).candidates for future in futures)
+
+
+def test_a_crash_at_a_picture_leaves_no_slot_that_nobody_knows(
+    open_engine: Open, pictures: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    engine = open_engine(slots=2)  # and so room for two pictures
+    picture, left = MllamaAdapter.picture, iter([True])
+
+    def failing(self: MllamaAdapter, *rest: Any) -> Any:
+        if next(left, False):
+            raise RuntimeError("bad kernel")
+        return picture(self, *rest)
+
+    monkeypatch.setattr(MllamaAdapter, "picture", failing)
+    error = engine.generate(generate(ask("?", ["picture0"]), pictures)).exception(timeout=20)
+    assert isinstance(error, ModelError)
+    for number in (0, 1, 2, 3):
+        assert engine.generate(generate(ask("?", [f"picture{number}"]), pictures)).result(timeout=20).candidates
+    assert engine.counters().values["crashes"] == 0
+
+
 def test_the_watchdog_ends_a_process_whose_device_hangs():
     died = threading.Event()
     watchdog = Watchdog(lambda: 0.0, 0.05, died.set)

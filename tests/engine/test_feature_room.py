@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.engine.reference import Reference, ask, generate
 from tests.engine.stepping import MIB, end, limits, run_until
 from tests.waiting import wait_until
 from workers.engine.adapters.choose import adapter_for
+from workers.engine.images import decode
 from workers.engine.loop import Loop
 from workers.engine.model_folder import load
 
@@ -20,6 +22,14 @@ from workers.engine.model_folder import load
 def adapter(mllama: Any) -> Any:
     checkpoint = load(str(mllama), device="cpu", dtype="float32")
     return adapter_for(checkpoint.model, checkpoint.processor)
+
+
+def test_features_keep_no_more_memory_than_is_counted(adapter: Any, pictures: dict[str, bytes]):
+    """Those of images seen together are given up one by one."""
+    inputs = [adapter.image_input(decode(image, pictures.__getitem__)) for image in ("picture0", "picture2")]
+    with torch.inference_mode():
+        for found in adapter.see(inputs):
+            assert found.values.untyped_storage().nbytes() == found.nbytes
 
 
 def test_a_job_whose_features_were_given_up_while_it_waited_is_prepared_again(

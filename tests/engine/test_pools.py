@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.engine import pools
+from workers.engine.graphs import located
 from workers.engine.pools import Pool, PoolFull, PoolShape, Slot
 
 SHAPE = PoolShape(layers=2, heads=1, dim=2, dtype=torch.float32, device=torch.device("cpu"))
@@ -108,3 +115,41 @@ def test_the_demoted_go_before_the_oldest_until_they_are_used_again():
     for expected in (read, old, again):
         pool.claim(Slot(), 1)
         assert gone[-1] is expected
+
+
+def test_slots_that_do_not_fit_beside_the_old_ones_become_fewer(monkeypatch: pytest.MonkeyPatch):
+    """While slots get longer a device holds them twice. Nobody in use is lost for it."""
+    room, real = [1_000_000], pools._zeros
+
+    def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        size = math.prod(shape) * dtype.itemsize
+        if size > room[0]:
+            raise torch.OutOfMemoryError("no room for the longer ones")
+        room[0] -= size
+        made = real(shape, dtype, device)
+        weakref.finalize(made, lambda: room.__setitem__(0, room[0] + size))
+        return made
+
+    monkeypatch.setattr(pools, "_zeros", zeros)
+    shape = PoolShape(layers=1, heads=1, dim=10, dtype=torch.float32, device=torch.device("cpu"))
+    pool: Pool[Slot] = Pool(shape, slots=700, block=1, budget=700_000)
+    pool.reserve(10)
+    assert pool.slots == 700
+    held = [Slot() for _ in range(300)]
+    for number, slot in enumerate(held):
+        pool.claim(slot, 10)
+        pool.keys[:, slot.place] = number
+        slot.length = 10
+        pool.activate(slot)
+    pool.reserve(12)
+    assert pool.length == 12
+    assert 300 <= pool.slots < 700
+    assert [int(pool.keys[0, slot.place, 0, 9, 0]) for slot in held] == list(range(300))
+
+
+def test_a_recording_knows_slots_of_another_length_at_the_same_address():
+    pool: Pool[Any] = Pool(SHAPE, slots=12, block=4, budget=10**6)
+    memory: Any = SimpleNamespace(twigs=pool, trunks=pool, pictures=None)
+    before = located(memory)
+    pool.keys = pool.keys.view(2, 8, 1, 6, 2)
+    assert located(memory) != before

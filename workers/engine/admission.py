@@ -113,7 +113,7 @@ class Admission:
         try:
             self._see(wanted)
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or len(wanted) == 1:
+            if len(wanted) == 1:
                 return dict.fromkeys(wanted, error)
             return self._look_singly(wanted)
         return {}
@@ -136,7 +136,7 @@ class Admission:
                 job.picture = self._picture(self.pictures, layout, features or [])
                 job.picture.pins += 1
             pending = self._held_trunks.take(job, layout, source, features or [])
-        except PoolFull:
+        except (PoolFull, torch.OutOfMemoryError):
             self.put_back(job)
             return Entry.FULL
         if pending:
@@ -291,7 +291,11 @@ class Admission:
             return known
         picture = Picture(images=layout.images)
         pool.claim(picture, sum(len(item.values) for item in features))
-        picture.seen = self._adapter.picture(features, pool.keys[:, picture.place], pool.values[:, picture.place])
+        try:
+            picture.seen = self._adapter.picture(features, pool.keys[:, picture.place], pool.values[:, picture.place])
+        except RuntimeError:
+            pool.drop(picture)
+            raise
         picture.length = picture.seen.all
         self._pictures[layout.images] = picture
         return picture

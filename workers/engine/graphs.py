@@ -28,6 +28,10 @@ Key = tuple[int, ...]
 """Rows, and the longest runs of the kernel's calls."""
 
 
+Where = tuple[tuple[int, ...], ...]
+"""Address and form of every pool."""
+
+
 @dataclass(slots=True)
 class Inputs:
     """Device memory that a recording reads; every step of its size is shipped there, in the same pieces."""
@@ -66,7 +70,7 @@ class Graphs:
         self._adapter, self._memory, self._ragged = adapter, memory, ragged
         self._inputs: dict[int, Inputs] = {}
         self._recordings: dict[Key, Recording] = {}
-        self._where: tuple[int, ...] = ()
+        self._where: Where = ()
         self._pool: Any = None
         self._broken = False
 
@@ -115,14 +119,18 @@ class Graphs:
         return self._adapter.logits(self._adapter.forward(packed))
 
     def _forget_if_moved(self) -> None:
-        memory = self._memory
-        pools = [pool for pool in (memory.twigs, memory.trunks, memory.pictures) if pool]
-        where = tuple(pool.keys.data_ptr() for pool in pools)
+        where = located(self._memory)
         if where != self._where:
             # With its last recording a pool of graph memory is gone.
             self._recordings.clear()
             self._pool = torch.cuda.graph_pool_handle()
             self._where = where
+
+
+def located(memory: Memory) -> Where:
+    """What of the pools is part of a recording. Slots of another length may come to lie where others did."""
+    pools = [pool for pool in (memory.twigs, memory.trunks, memory.pictures) if pool]
+    return tuple((pool.keys.data_ptr(), pool.values.data_ptr(), *pool.keys.shape) for pool in pools)
 
 
 def _key(packed: Packed) -> Key:

@@ -217,14 +217,20 @@ class Pool(Generic[S]):
         self._given_up(oldest)
 
     def _allocate(self, length: int) -> None:
-        """Slots of the new length, as many as the budget allows; what is held moves over."""
+        """Slots of the new length, as many as the budget and the device allow; what is held moves over."""
         slots = min(self._wanted, self._budget // max(1, self.shape.position_bytes * length))
         if slots < max(1, self.active):
             raise PoolFull
+        shape = (self.shape.layers, slots, self.shape.heads, length, self.shape.dim)
+        try:
+            keys, values = (_zeros(shape, self.shape.dtype, self.shape.device) for _ in range(2))
+        except (torch.OutOfMemoryError, MemoryError):
+            # The old slots lie beside the new ones until all has moved: there is room for fewer of them.
+            self._budget = self.shape.position_bytes * length * slots // 2
+            self._allocate(length)
+            return
         while len(self.holders) > slots:
             self._give_up_oldest()
-        shape = (self.shape.layers, slots, self.shape.heads, length, self.shape.dim)
-        keys, values = (_zeros(shape, self.shape.dtype, self.shape.device) for _ in range(2))
         kept, parked = self.in_use, list(self.parked)
         places = [*range(len(kept)), *range(slots - len(parked), slots)]
         for slot, place in zip([*kept, *parked], places, strict=True):

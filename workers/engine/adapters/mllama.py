@@ -98,7 +98,8 @@ class MllamaAdapter:
         projected = self._model.multi_modal_projector(states)[:, 0]
         tiles = batch["aspect_ratio_mask"][:, 0].sum(-1).tolist()
         return [
-            Features(item.flatten(0, 1), valid=int(count) * item.shape[1])
+            # Its own memory: a view would keep all that were seen with it.
+            Features(item.flatten(0, 1).clone(), valid=int(count) * item.shape[1])
             for item, count in zip(projected, tiles, strict=True)
         ]
 
