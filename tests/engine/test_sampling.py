@@ -64,3 +64,19 @@ def test_positions_and_seeds_are_independent():
     assert abs(float(same.mean()) - 0.5772) < 0.1
     assert abs(float(torch.corrcoef(torch.stack([same, next_position]))[0, 1])) < 0.08
     assert abs(float(torch.corrcoef(torch.stack([same[:-1], same[1:]]))[0, 1])) < 0.08
+
+
+def test_of_several_best_tokens_a_greedy_row_takes_the_first_in_any_company():
+    """As `generate` does. In half precision the best are often equal."""
+    logits = torch.tensor([[1.0, 3.0, 3.0, 2.0, *[3.0] * 40]])
+    greedy = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_tokens=1)
+    warm = Sampling(temperature=1.0, top_p=0.9, top_k=20, max_tokens=1)
+    mixed = Draw([warm, greedy], [[2], [1, 3]], 44, logits.device)
+    assert mixed(logits.repeat(2, 1), torch.tensor([0, 0])).tolist()[1:] == [1, 1]
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-40, 5e-324])
+def test_the_least_temperature_takes_the_best_token(temperature: float):
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(1)) * 20
+    cold = Sampling(temperature=temperature, top_p=1.0, top_k=0, max_tokens=1)
+    assert Draw([cold], [[1]], 50, logits.device)(logits, torch.tensor([0])).item() == logits.argmax()

@@ -12,6 +12,9 @@ import torch
 
 from workers.engine.protocol import Sampling
 
+COLDEST = 1e-30
+"""A lower temperature would make logits infinite, and so alike."""
+
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 _STEP = 0x9E3779B97F4A7C15 - 2**64
@@ -41,14 +44,17 @@ class Draw:
     ) -> None:
         """`samplings` of every row, and the seeds of all who draw from its logits."""
         floats = torch.tensor(
-            [[s.temperature if s.temperature > 0 else 1.0, s.top_p] for s in samplings], dtype=torch.float32
+            [[max(s.temperature, COLDEST) if s.temperature > 0 else 1.0, s.top_p] for s in samplings],
+            dtype=torch.float32,
         ).reshape(-1, 2)
+        greedy = [s.temperature == 0 for s in samplings]
         kept = [1 if s.temperature == 0 else min(s.top_k or vocabulary, vocabulary) for s in samplings]
         self._width = max(kept, default=1)
         self._temperatures, self._top_ps = floats.to(device).unbind(1)
         self._top_ks = torch.tensor(kept, device=device)
         self._seeds = torch.tensor([_signed(seed) for row in seeds for seed in row], dtype=torch.int64, device=device)
         self._rows = torch.tensor([at for at, row in enumerate(seeds) for _ in row], dtype=torch.int64, device=device)
+        self._greedy = torch.tensor(greedy, device=device)[self._rows, None] if any(greedy) else None
         self._nucleus = any(s.top_p < 1 and s.temperature > 0 for s in samplings)
 
     def __call__(self, logits: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -71,7 +77,11 @@ class Draw:
         if len(self._rows) > len(values):
             values, tokens, positions = (each[self._rows] for each in (values, tokens, positions))
         scores = values + gumbel(self._seeds, positions, tokens)
-        return tokens.gather(1, scores.argmax(-1, keepdim=True)).squeeze(1)
+        drawn = tokens.gather(1, scores.argmax(-1, keepdim=True))
+        if self._greedy is not None:
+            # Of several that are best, and in half precision they often are, the first: as alone, and as `generate`.
+            drawn = torch.where(self._greedy, logits.argmax(-1)[self._rows, None], drawn)
+        return drawn.squeeze(1)
 
 
 def _signed(seed: int) -> int:
