@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import transformers
 
 from tests.engine import families
 from tests.engine.families import Family
@@ -65,6 +67,17 @@ def engine(family: Family) -> Iterator[TransformersEngine | Bare]:
     engine = TransformersEngine(str(family), options) if isinstance(family, Path) else Bare(*family())
     yield engine
     engine.close()
+
+
+@pytest.mark.parametrize(("window", "fits"), [(8, False), (None, True)])
+def test_a_text_model_that_sees_a_window_alone_has_no_adapter(window: int | None, fits: bool):
+    text = transformers.MistralConfig(
+        vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, sliding_window=window,
+    )  # fmt: skip
+    vision = transformers.CLIPVisionConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    config = transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=1)
+    assert decoder.fits(SimpleNamespace(config=config)) is fits
 
 
 def test_a_family_without_adapter_runs_plainly(

@@ -34,10 +34,15 @@ _THREE_AXES = {"qwen2_vl", "qwen2_5_vl", "qwen3_vl"}
 """Model types whose positions have time, height and width."""
 
 
+FULL = "full_attention"
+
+
 def fits(model: Any) -> bool:
     """Whether this adapter runs `model`: a known family whose layers all see the whole text."""
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
-    return model.config.model_type in FAMILIES and kinds == {"full_attention"}
+    text = model.config.get_text_config()
+    # Mistral's layers all have the window, or none has, and no types.
+    kinds = set(getattr(text, "layer_types", None) or ["windows" if getattr(text, "sliding_window", None) else FULL])
+    return model.config.model_type in FAMILIES and kinds == {FULL}
 
 
 class DecoderAdapter:
