@@ -83,4 +83,7 @@ def wilson(correct: int, n: int, z: float = _Z_95) -> tuple[float, float]:
     middle = share + z * z / (2 * n)
     spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    # At the ends the bound is the share itself, which rounding would miss by a hair.
+    low = (middle - spread) / scale if correct else 0.0
+    high = (middle + spread) / scale if correct < n else 1.0
+    return low, high

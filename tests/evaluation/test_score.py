@@ -29,6 +29,7 @@ def test_wilson_agrees_with_published_values() -> None:
     # Agresti and Coull (1998): 0 of 10 has the upper end 0.278 at 95 %.
     low, high = wilson(0, 10)
     assert low == 0.0
+    assert low == 0.0
     assert high == pytest.approx(0.2775, abs=1e-3)
 
 
