@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 from workers.engine.apart import ApartEngine
 from workers.engine.local import TransformersEngine
 from workers.engine.protocol import Generate, Sampling
-from workers.engine.registry import share
+from workers.engine.registry import open_engine, share
 
 OPTIONS = {"device": "cpu", "memory_mb": 64, "rows": 32}
 LONG = Sampling(temperature=0.9, top_p=1.0, top_k=0, max_tokens=350)
@@ -38,6 +38,21 @@ def test_the_smallest_budget_is_not_taken_for_none():
     assert share({"memory_mb": 1}, 2) == {"rows": 256, "memory_mb": 1}
     assert share({"memory_mb": "64", "rows": "33"}, 2) == {"rows": 17, "memory_mb": 32}
     assert share({}, 4) == {"rows": 128, "memory_mb": 512}
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("rows", value) for value in ("many", 0, 8.5, None)],
+        *[(name, value) for name in ("slots", "memory_mb", "threads", "step_tokens") for value in ("x", -1)],
+        ("apart", "flase"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(mllama: Path, apart: bool, name: str, value: object):
+    with pytest.raises(BadInput, match=f"engine setting {name} is") as caught:
+        open_engine(str(mllama), {"device": "cpu", "apart": apart, name: value})
+    assert caught.value.field == name
 
 
 def processes() -> list[psutil.Process]:

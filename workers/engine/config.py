@@ -50,21 +50,32 @@ def build(cls: type[Config], settings: Mapping[str, Any]) -> Config:
     return cls(**{name: _convert(name, value, known[name]) for name, value in settings.items()})
 
 
+def at_least(options: object, **least: int) -> None:
+    """Refuse numbers below the `least` that makes sense. Raises BadInput."""
+    for name, number in least.items():
+        if getattr(options, name) < number:
+            raise BadInput(
+                f"engine setting {name} is {getattr(options, name)}; use {number} or more",
+                code="invalid_settings",
+                field=name,
+            )
+
+
 def _convert(name: str, value: Any, default: Any) -> Any:
-    if not isinstance(value, str) or isinstance(default, str):
-        return value
+    wanted = type(default)
     try:
-        if isinstance(default, bool):
-            return _boolean(value)
-        if isinstance(default, int):
-            return int(value)
-        return float(value) if isinstance(default, float) else value
-    except ValueError as error:
-        raise BadInput(
-            f"engine setting {name} is {value!r}; it must be a {type(default).__name__}",
-            code="invalid_type",
-            field=name,
-        ) from error
+        if isinstance(value, str) and wanted is not str:
+            return _boolean(value) if wanted is bool else wanted(value)
+    except ValueError:
+        pass
+    else:
+        if type(value) is wanted:
+            return value
+        if wanted is float and type(value) is int:
+            return float(value)
+    raise BadInput(
+        f"engine setting {name} is {value!r}; it must be a {wanted.__name__}", code="invalid_type", field=name
+    )
 
 
 def _boolean(value: str) -> bool:

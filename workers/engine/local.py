@@ -15,6 +15,7 @@ import torch
 from reasoning.errors import BadInput, ModelError, Transient
 from workers.engine.adapters.choose import adapter_for
 from workers.engine.admission import Limits
+from workers.engine.config import at_least
 from workers.engine.encode import Encoder
 from workers.engine.loop import Loop
 from workers.engine.model_folder import Checkpoint, load, pick_device
@@ -55,6 +56,9 @@ class DeviceOptions:
     """Threads that prepare prompts and images."""
     watchdog_s: float = 300.0
     """A device call that lasts longer ends the process; 0 switches this off."""
+
+    def __post_init__(self) -> None:
+        at_least(self, slots=1, rows=1, memory_mb=0, step_tokens=1, vision_batch=1, threads=1)
 
 
 class TransformersEngine:

@@ -6,11 +6,12 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from reasoning.errors import BadInput
-from workers.engine.config import build, parse_settings
+from workers.engine.config import at_least, build, parse_settings
 from workers.engine.protocol import Engine
 
 DEMO = "demo"
@@ -20,6 +21,19 @@ SMALL_BYTES = 800_000_000
 MOST_PROCESSES = 4
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """There where a GPU may be used (NVIDIA, AMD, Windows): finding out for sure takes the seconds of importing torch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """Settings that count before torch is there; `DeviceOptions` says what they mean."""
+
+    apart: bool = True
+    slots: int = 256
+    rows: int = 512
+    memory_mb: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(self, slots=1, rows=1, memory_mb=0)
 
 
 def open_engine(model: str, options: Mapping[str, Any] | None = None) -> Engine:
@@ -46,10 +60,11 @@ def open_engine(model: str, options: Mapping[str, Any] | None = None) -> Engine:
             raise BadInput(f'"{model}" must be openai:BASE_URL#MODEL', code="unknown_model", field="model")
         return RemoteEngine(build(RemoteOptions, {**settings, "base_url": base_url, "model": name}))
     name = str(demo_folder()) if model == DEMO else model
-    if _flag(settings.pop("apart", True)) and _small_on_cpu(name, settings):
+    if _shared(settings).apart and _small_on_cpu(name, settings):
         return _apart(name, settings)
     from workers.engine.local import DeviceOptions, TransformersEngine
 
+    settings.pop("apart", None)
     return TransformersEngine(name, build(DeviceOptions, settings))
 
 
@@ -58,16 +73,19 @@ def _apart(name: str, settings: Mapping[str, Any]) -> Engine:
     from workers.engine.apart import ApartEngine
 
     count = min(MOST_PROCESSES, os.cpu_count() or 1)
-    slots = int(settings.get("slots", 256))
-    return ApartEngine(name, {**settings, **share(settings, count)}, slots=slots, processes=count, cores=1)
+    own = {key: value for key, value in settings.items() if key != "apart"}
+    slots = _shared(settings).slots
+    return ApartEngine(name, {**own, **share(settings, count)}, slots=slots, processes=count, cores=1)
 
 
 def share(settings: Mapping[str, Any], count: int) -> dict[str, int]:
     """Rows and memory of each of `count` processes; no budget becomes 0, which stands for the default."""
-    return {
-        "rows": -(-int(settings.get("rows", 512)) // count),
-        "memory_mb": max(1, (int(settings.get("memory_mb", 0)) or 2048) // count),
-    }
+    found = _shared(settings)
+    return {"rows": -(-found.rows // count), "memory_mb": max(1, (found.memory_mb or 2048) // count)}
+
+
+def _shared(settings: Mapping[str, Any]) -> Shared:
+    return build(Shared, {field.name: settings[field.name] for field in fields(Shared) if field.name in settings})
 
 
 def _small_on_cpu(name: str, settings: Mapping[str, Any]) -> bool:
@@ -77,10 +95,6 @@ def _small_on_cpu(name: str, settings: Mapping[str, Any]) -> bool:
         return False
     weights = [path for path in Path(name).glob("*") if path.suffix in (".safetensors", ".bin")]
     return bool(weights) and sum(path.stat().st_size for path in weights) < SMALL_BYTES
-
-
-def _flag(value: object) -> bool:
-    return str(value).lower() in ("1", "true", "yes", "on")
 
 
 def demo_folder() -> Path:
