@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +100,13 @@ def test_a_family_without_adapter_runs_plainly(
     bad = engine.generate(generate(ask("?", ["broken"]), {"broken": b"x"})).exception(timeout=20)
     assert getattr(bad, "code", "") == "bad_image"
     assert engine.counters().values["requests"] == 5
+    flag = threading.Event()
+    endless = replace(WARM, max_tokens=500)
+    long = engine.generate(generate(ask("?"), pictures, stop="never", sampling=endless, cancelled=flag.is_set))
+    late = engine.generate(generate(ask("?"), pictures, deadline=time.monotonic() + 0.05))
+    assert getattr(late.exception(timeout=20), "code", "") == "deadline"
+    assert not long.done()  # it was told while the other had its turn
+    flag.set()
     engine.close()
 
 

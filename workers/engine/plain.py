@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -76,6 +76,16 @@ class PlainLoop:
         while self._waiting:
             self._waiting.popleft()[1].set_exception(Transient("the engine was closed; the call runs again elsewhere"))
 
+    def _give_up_late_ones(self) -> None:
+        """Of those that wait for their turn; called at every token of the one that has it."""
+        for request, future in list(self._waiting):
+            try:
+                refuse(request)
+            except ModelError as error:
+                self._waiting.remove((request, future))
+                self._totals["errors"] += 1
+                future.set_exception(error)
+
     def _answer(self, request: Generate | Choose, future: Future[Any]) -> None:
         self.busy_since = time.monotonic()
         try:
@@ -99,7 +109,7 @@ class PlainLoop:
         started = time.monotonic()
         inputs = self._inputs(request, request.prompt, request.prefix_ids)
         length = inputs["input_ids"].shape[1]
-        stop = _Stop(request, self._encoder, length, self._ends)
+        stop = _Stop(request, self._encoder, length, self._ends, self._give_up_late_ones)
         out = self._model.generate(
             **{name: value.repeat_interleave(len(request.seeds), 0) for name, value in inputs.items()},
             do_sample=False,
@@ -196,11 +206,15 @@ class _Noise(LogitsProcessor):  # type: ignore[misc]
 class _Stop(StoppingCriteria):  # type: ignore[misc]
     """Ends a row at its end tag, and all rows when nobody waits any more."""
 
-    def __init__(self, request: Generate, encoder: Encoder, length: int, ends: frozenset[int]) -> None:
+    def __init__(
+        self, request: Generate, encoder: Encoder, length: int, ends: frozenset[int], meanwhile: Callable[[], None]
+    ) -> None:
         self._request, self._encoder, self._length, self._ends = request, encoder, length, ends
+        self._meanwhile = meanwhile
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         request = self._request
+        self._meanwhile()
         late = request.deadline is not None and time.monotonic() >= request.deadline
         over = late or request.cancelled()
         stop = request.stop
