@@ -26,6 +26,6 @@ class Lookout:
         with self._lock:
             if self._clock() - self._looked_at >= self._every_s:
                 with self._db.read() as conn:
-                    self._seen = jobs.ids_by_status(conn, "validating", "finalizing")
+                    self._seen = jobs.to_move(conn)
                 self._looked_at = self._clock()
             return list(self._seen.get(status, ()))

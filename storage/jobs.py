@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import Connection, func, select, update
 
+from storage.hot import hot, together
 from storage.tables import Job, JobCounters, Query, QueueControl
 
 _JOBS = Job.__table__
@@ -62,12 +63,17 @@ def in_status(conn: Connection, *statuses: str) -> Sequence[Any]:
     return conn.execute(statement.where(_JOBS.c.status.in_(statuses)).order_by(_JOBS.c.created_at)).all()
 
 
-def ids_by_status(conn: Connection, *statuses: str) -> dict[str, list[str]]:
-    """Ids of the jobs in each of the states, oldest first; a state that no job is in is missing."""
+_TO_MOVE = hot(
+    "SELECT status, id FROM jobs WHERE status IN ('validating', 'finalizing') ORDER BY created_at, id",
+)
+
+
+def to_move(conn: Connection) -> dict[str, list[str]]:
+    """Ids of the jobs in `validating` and `finalizing`, oldest first; a state that no job is in is missing."""
     found: dict[str, list[str]] = {}
-    statement = select(_JOBS.c.status, _JOBS.c.id).where(_JOBS.c.status.in_(statuses)).order_by(_JOBS.c.created_at)
-    for status, job_id in conn.execute(statement):
-        found.setdefault(status, []).append(job_id)
+    (rows,) = together(conn, [(_TO_MOVE, {})])
+    for row in rows:
+        found.setdefault(row.status, []).append(row.id)
     return found
 
 
@@ -82,43 +88,23 @@ def kill(conn: Connection, job_id: str, now: float, reason: str) -> None:
     conn.execute(asked.values(killed_at=now, status_reason=reason))
 
 
+_LOADS = hot(
+    """SELECT jobs.id AS job_id, jobs.model, jobs.priority, jobs.weight, jobs.policy, counters.running,
+        CASE WHEN jobs.paused_at IS NULL AND jobs.status = 'running' THEN counters.waiting ELSE 0 END AS waiting,
+        counters.done + counters.degraded + counters.failed AS ended,
+        counters.kept_tokens + counters.discarded_tokens + counters.judged_tokens AS spent_tokens,
+        counters.admitted_tokens
+        FROM jobs JOIN job_counters AS counters ON counters.job_id = jobs.id
+        WHERE jobs.status IN ('running', 'cancelling') AND counters.waiting + counters.running > 0
+        ORDER BY jobs.created_at, jobs.id""",
+    json=("policy",),
+)
+
+
 def loads(conn: Connection) -> list[JobLoad]:
     """Every job that is not finished, those that are paused or being cancelled only with what still runs."""
-    ended = _COUNTERS.c.done + _COUNTERS.c.degraded + _COUNTERS.c.failed
-    spent = _COUNTERS.c.kept_tokens + _COUNTERS.c.discarded_tokens + _COUNTERS.c.judged_tokens
-    statement = (
-        select(
-            _JOBS.c.id,
-            _JOBS.c.model,
-            _JOBS.c.priority,
-            _JOBS.c.weight,
-            _JOBS.c.policy,
-            or_(_JOBS.c.paused_at.is_not(None), _JOBS.c.status == "cancelling").label("held"),
-            _COUNTERS.c.waiting,
-            _COUNTERS.c.running,
-            ended.label("ended"),
-            spent.label("spent"),
-            _COUNTERS.c.admitted_tokens,
-        )
-        .join(_COUNTERS, _COUNTERS.c.job_id == _JOBS.c.id)
-        .where(_JOBS.c.status.in_(("running", "cancelling")), _COUNTERS.c.waiting + _COUNTERS.c.running > 0)
-        .order_by(_JOBS.c.created_at, _JOBS.c.id)
-    )
-    return [
-        JobLoad(
-            job_id=row.id,
-            model=row.model,
-            priority=row.priority,
-            weight=row.weight,
-            policy=row.policy,
-            waiting=0 if row.held else row.waiting,
-            running=row.running,
-            ended=row.ended,
-            spent_tokens=row.spent,
-            admitted_tokens=row.admitted_tokens,
-        )
-        for row in conn.execute(statement)
-    ]
+    (rows,) = together(conn, [(_LOADS, {})])
+    return [JobLoad(**row._asdict()) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
