@@ -183,6 +183,14 @@ class Child:
         self._channel.close()
 
     def _hear(self) -> None:
+        try:
+            self._listen()
+        except Exception:
+            # A thread that ended unheard would leave its callers waiting for ever.
+            log.critical("An engine told what cannot be read; this process ends", action="engine.lost", exc_info=True)
+            self._die()
+
+    def _listen(self) -> None:
         hear = {"ready": self._on_ready, "refused": self._on_refused, "told": self._on_told}
         hear |= {"counted": self._on_counted, "load": self._on_load}
         while (frame := self._channel.receive()) is not None:

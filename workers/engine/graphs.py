@@ -57,7 +57,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A graph and the logits that a replay leaves."""
+    """A graph and where a replay leaves the logits, until the next one of as many rows."""
 
     graph: torch.cuda.CUDAGraph
     logits: torch.Tensor
@@ -70,6 +70,8 @@ class Graphs:
         self._adapter, self._memory, self._ragged = adapter, memory, ragged
         self._inputs: dict[int, Inputs] = {}
         self._recordings: dict[Key, Recording] = {}
+        self._logits: dict[int, torch.Tensor] = {}
+        """By rows. Recordings of as many rows leave theirs in the same memory: a vocabulary is large."""
         self._where: Where = ()
         self._pool: Any = None
         self._broken = False
@@ -101,11 +103,12 @@ class Graphs:
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
-                self._forward(packed)
+                found = self._forward(packed)
             torch.cuda.current_stream().wait_stream(side)
+            logits = self._logits.setdefault(len(found), torch.empty_like(found))
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                logits = self._forward(packed)
+                logits.copy_(self._forward(packed))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
