@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from reasoning.errors import ModelError
 from workers.engine.protocol import ImageLoader
@@ -15,7 +15,7 @@ MAX_PIXELS = 64_000_000
 
 
 def decode(content_hash: str, load: ImageLoader) -> Image.Image:
-    """The picture in RGB.
+    """The picture in RGB as people see it: upright as its camera noted, and on white where it is transparent.
 
     Raises:
         ModelError: `bad_image`, when it is not stored, not decodable or too large.
@@ -30,9 +30,25 @@ def decode(content_hash: str, load: ImageLoader) -> Image.Image:
             picture = Image.open(io.BytesIO(data))
             if picture.width * picture.height > MAX_PIXELS:
                 raise _bad(content_hash, f"has more than {MAX_PIXELS} pixels; scale it down")
-            return picture.convert("RGB")
+            return _opaque(_upright(picture))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise _bad(content_hash, f"cannot be decoded ({error}); send a PNG, JPEG, GIF or WebP file") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # broken notes raise whatever their reader stumbles over; the picture may be whole
+        return picture
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    # Left to itself, a drawing in black on nothing becomes black on black.
+    drawn = picture.convert("RGBA")
+    page = Image.new("RGBA", drawn.size, "white")
+    return Image.alpha_composite(page, drawn).convert("RGB")
 
 
 def _bad(content_hash: str, problem: str) -> ModelError:
