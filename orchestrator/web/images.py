@@ -64,7 +64,7 @@ def _drawn(data: bytes, side: int, max_pixels: int) -> bytes:
     with Image.open(io.BytesIO(data)) as opened:
         if opened.width * opened.height > max_pixels:
             raise NotFound("image within the size limit", f"{opened.width}x{opened.height}")
-        image = ImageOps.exif_transpose(opened).convert("RGBA" if "A" in opened.getbands() else "RGB")
+        image = _upright(opened).convert("RGBA" if "A" in opened.getbands() else "RGB")
     small = LEAST_SIDE // max(image.size)
     if side > LEAST_SIDE and small > 1:
         image = image.resize((image.width * small, image.height * small), Image.Resampling.NEAREST)
@@ -72,3 +72,10 @@ def _drawn(data: bytes, side: int, max_pixels: int) -> bytes:
     out = io.BytesIO()
     image.save(out, "WEBP", quality=88, method=2)
     return out.getvalue()
+
+
+def _upright(opened: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(opened)
+    except Exception:  # broken notes raise whatever their reader stumbles over; the picture may be whole
+        return opened

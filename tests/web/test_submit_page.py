@@ -178,6 +178,19 @@ def test_a_plan_shows_the_first_queries_as_they_would_be_asked(site: Site):
     assert site.get(shown[0]).headers["content-type"] == "image/webp"
 
 
+def test_a_picture_with_broken_camera_notes_is_shown_as_it_lies(site: Site):
+    notes, out = Image.Exif(), io.BytesIO()
+    notes[0x0112] = 6
+    Image.new("RGB", (64, 32), "red").save(out, "WEBP", exif=notes)
+    broken = re.sub(rb"MM\x00\*|II\*\x00", b"MM\xff\xff", out.getvalue())
+    assert broken != out.getvalue()
+    data = "data:image/webp;base64," + base64.b64encode(broken).decode()
+    page = send(site, "/new-job", FIELDS, lines({"custom_id": "q", "question": "What?", "images": [data]})).text
+    (address,) = re.findall(r'src="(/images/\w+)\?size=small"', page)
+    shown = Image.open(io.BytesIO(site.get(address).content))
+    assert shown.width == 2 * shown.height
+
+
 def test_a_plan_tells_when_it_cannot_tell(site: Site):
     page = send(site, "/new-job", FIELDS, GOOD).text
     assert "no worker serves this model now" in page
