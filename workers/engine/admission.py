@@ -1,24 +1,24 @@
-"""Who may enter the batch: memory for pictures, trunks and twigs, and how much runs at once."""
+"""Who may enter the batch: memory for pictures, trunks and twigs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 import torch
 
-from workers.engine.adapters.base import Adapter, Features, ImageInput, Layout
+from workers.engine.adapters.base import Adapter, Features, Layout
 from workers.engine.counting import Tally
 from workers.engine.jobs import Job, Pending, Picture, Row, Trunk
 from workers.engine.pools import Pool, PoolFull
 from workers.engine.prefixes import WORTH_WAITING, Source
 from workers.engine.preparing import FeatureCache
+from workers.engine.sight import Sight
+from workers.engine.throttle import Throttle
 from workers.engine.trunks import Trunks
 
-RECOVER_STEPS = 128
-"""Steps after which more rows are tried again, once memory ran out; doubled each time it runs out."""
 TWIG_BLOCK = 32
 """Positions by which the slots of candidates get longer. Pictures have few sizes: their slots fit."""
 
@@ -63,17 +63,12 @@ class Admission:
 
     def __init__(self, adapter: Adapter, features: FeatureCache, limits: Limits, tally: Tally) -> None:
         self._adapter = adapter
-        self._features = features
-        self._limits = limits
         self._tally = tally
         self._pictures: dict[tuple[str, ...], Picture] = {}
-        self.row_limit = limits.rows
-        """Lowered when memory ran out."""
+        self.sight = Sight(adapter, features, limits.vision_batch, tally)
+        self.throttle = Throttle(limits.rows, limits.step_tokens, limits.fill_every)
         self.running = 0
         """Candidates that run."""
-        self._step_tokens = limits.step_tokens
-        self._patience, self._calm, self._held = RECOVER_STEPS, 0, False
-        self._since_fill = limits.fill_every
         self.fills: list[Pending] = []
         self.twigs: Pool[Row] = Pool(
             adapter.text, slots=2 * limits.rows, block=TWIG_BLOCK, budget=limits.twig_bytes, given_up=_forget_twig
@@ -92,45 +87,19 @@ class Admission:
                 given_up=self._forget_picture,
             )
 
-    def look(self, jobs: Sequence[Job]) -> dict[str, Exception]:
-        """Run the vision tower once over the distinct images that the first of `jobs` wait for.
-
-        Returns the images it could not take, with the reason: one that fails must not spoil the others.
-        """
-        # What the last look found could enter the batch meanwhile. Whoever waits longest keeps its images, however
-        # little room there is: else two that wait could drive each other's out for ever.
-        first = jobs[0].layout if jobs else None
-        self._features.trim(keep=first.images if first else ())
-        wanted: dict[str, tuple[Job, ImageInput]] = {}
-        for job in jobs:
-            for image, item in job.inputs.items():
-                if image not in wanted and self._features.get(image) is None:
-                    wanted[image] = (job, item)
-            if len(wanted) >= self._limits.vision_batch:
-                break
-        if not wanted:
-            return {}
-        try:
-            self._see(wanted)
-        except RuntimeError as error:
-            if len(wanted) == 1:
-                return dict.fromkeys(wanted, error)
-            return self._look_singly(wanted)
-        return {}
-
     def admit(self, job: Job, layout: Layout) -> Entry:
         """Give `job` its trunk, and list in `fills` what of it must be computed."""
         source = self._held_trunks.source(layout, job.request.group)
         missing = len(layout) - source.covered
-        if self.fills and missing + sum(pending.tokens for pending in self.fills) > self._step_tokens:
+        if self.fills and missing + sum(pending.tokens for pending in self.fills) > self.throttle.step_tokens:
             return Entry.FULL
         if source.trunk and source.trunk.logits is None and source.covered < len(layout):
             if source.covered >= WORTH_WAITING:
                 return Entry.LATER
             source = Source()
-        features = self._found(layout)
+        features = self.sight.found(layout)
         if features is None and (self.pictures is None or layout.images not in self._pictures):
-            return Entry.LATER if self._can_look(job, layout) else Entry.AGAIN
+            return Entry.LATER if self.sight.can_look(job, layout) else Entry.AGAIN
         try:
             if self.pictures and layout.images:
                 job.picture = self._picture(self.pictures, layout, features or [])
@@ -149,7 +118,7 @@ class Admission:
         trunk, sampling = job.trunk, job.sampling
         if trunk is None or sampling is None:
             return
-        count = min(len(job.waiting), self.row_limit - self.running)
+        count = min(len(job.waiting), self.throttle.rows - self.running)
         if count <= 0:
             return
         room = self._adapter.context - trunk.length
@@ -229,58 +198,20 @@ class Admission:
         pools: list[Pool[Any]] = [pool for pool in (self.trunks, self.twigs, self.pictures) if pool]
         return {
             "rows": float(self.running),
-            "row_limit": float(self.row_limit),
-            "cache_bytes": float(self._features.nbytes + sum(pool.held_bytes for pool in pools)),
+            "row_limit": float(self.throttle.rows),
+            "cache_bytes": float(self.sight.nbytes + sum(pool.held_bytes for pool in pools)),
             "evictions": float(sum(pool.evictions for pool in pools)),
         }
 
     @property
     def holds(self) -> bool:
         """Whether nobody may enter: memory ran out, or prompts had their turn just now; what runs gets on first."""
-        return (self._held or self._since_fill < self._limits.fill_every) and self.twigs.active > 0
-
-    def halve(self) -> None:
-        """Let less run at once for a while, and for longer each time: what runs must get to its end."""
-        self.row_limit = max(1, min(self.row_limit, self.running) // 2)
-        self._step_tokens = max(1, self._step_tokens // 2)
-        self._patience, self._calm, self._held = 2 * self._patience, 0, True
+        return self.throttle.holds and self.twigs.active > 0
 
     def recover(self) -> None:
-        """Count a step that went well, its prompts included; after many of them let more run again."""
+        """A step went well, its prompts included."""
         self.fills, filled = [], bool(self.fills)
-        self._since_fill = 1 if filled else self._since_fill + 1
-        self._calm, self._held = self._calm + 1, False
-        if self._calm >= self._patience:
-            self.row_limit = min(self._limits.rows, 2 * self.row_limit)
-            self._step_tokens = min(self._limits.step_tokens, 2 * self._step_tokens)
-            self._calm = 0
-
-    def _see(self, wanted: Mapping[str, tuple[Job, ImageInput]]) -> None:
-        found = self._adapter.see([item for _, item in wanted.values()])
-        for (image, (job, item)), features in zip(wanted.items(), found, strict=True):
-            self._features.put(image, features, item.stub)
-            job.vision_calls += 1
-        self._tally.vision_calls += len(wanted)
-        self._tally.vision_batches += 1
-
-    def _look_singly(self, wanted: Mapping[str, tuple[Job, ImageInput]]) -> dict[str, Exception]:
-        failed: dict[str, Exception] = {}
-        for image, item in wanted.items():
-            try:
-                self._see({image: item})
-            except RuntimeError as error:
-                failed[image] = error
-        return failed
-
-    def _can_look(self, job: Job, layout: Layout) -> bool:
-        """Whether the job brought the pixels of all its images that have no features."""
-        return all(image in job.inputs or self._features.get(image) for image in layout.images)
-
-    def _found(self, layout: Layout) -> list[Features] | None:
-        """The features of all images, or None when one of them is not there."""
-        found = [self._features.get(image) for image in layout.images]
-        present = [features for features in found if features is not None]
-        return present if len(present) == len(found) else None
+        self.throttle.went_well(filled=filled)
 
     def _picture(self, pool: Pool[Picture], layout: Layout, features: Sequence[Features]) -> Picture:
         """The picture slot of the images of a prompt."""

@@ -100,4 +100,4 @@ class Device:
         self._tally.steps += 1
         self._tally.row_steps += self._admission.running
         self._tally.merged_steps += self._admission.running - rows
-        self._tally.row_places += self._admission.row_limit if rows else 0
+        self._tally.row_places += self._admission.throttle.rows if rows else 0

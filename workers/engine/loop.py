@@ -146,7 +146,7 @@ class Loop:
     def _look(self) -> None:
         """Run the vision tower over images that waiting jobs need."""
         started = self._device.busy_since = time.monotonic()
-        failed = self._admission.look(self._waiting)
+        failed = self._admission.sight.look(self._waiting)
         self.tally.vision_seconds += time.monotonic() - started
         for job in list(self._waiting) if failed else ():
             reasons = [failed[image] for image in job.inputs if image in failed]
@@ -225,10 +225,10 @@ class Loop:
         alone = admission.twigs.active + len(admission.fills) <= 1
         # What was about to be computed is lost with the step.
         back = [job for job in self._open if job.begins]
-        admission.halve()
+        admission.throttle.halve(admission.running)
         others = [] if alone else [job for job in reversed(self._open) if job not in back]
         for job in [*back, *others]:
-            if job in back or admission.running > admission.row_limit:
+            if job in back or admission.running > admission.throttle.rows:
                 admission.put_back(job)
                 self._open.remove(job)
                 self._waiting.insert(0, job)

@@ -28,7 +28,8 @@ class Memory(Protocol):
 def ragged_for(adapter: Adapter) -> Ragged | None:
     """The flash kernel's steps where it runs: half precision on a GPU of its generation; else None."""
     shape = adapter.text
-    if shape.device.type != "cuda" or shape.dtype not in {torch.float16, torch.bfloat16}:
+    # What torch carries for AMD counts no part of a slot.
+    if shape.device.type != "cuda" or torch.version.hip or shape.dtype not in {torch.float16, torch.bfloat16}:
         return None
     fits = torch.cuda.get_device_capability(shape.device) >= (8, 0) and shape.dim % 8 == 0 and shape.dim <= 256
     return Ragged(adapter.heads) if fits else None
