@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import transformers
 
+from reasoning.errors import Transient
 from tests.engine import families
 from tests.engine.families import Family
 from tests.engine.reference import GREEDY, WARM, Reference, ask, choose, generate
@@ -108,6 +109,8 @@ def test_a_family_without_adapter_runs_plainly(
     assert not long.done()  # it was told while the other had its turn
     flag.set()
     engine.close()
+    with pytest.raises(Transient):  # one that waited for a slot comes in behind the close
+        engine._loop.submit(generate(ask("?"), pictures)).result(timeout=20)
 
 
 def test_greedy_text_is_that_of_generate(engine: TransformersEngine, plain: Reference, pictures: dict[str, bytes]):

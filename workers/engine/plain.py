@@ -5,6 +5,7 @@ Right but slow. Candidates draw with the same counter-based noise as everywhere,
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from workers.engine.sampling import Draw
 log = structlog.get_logger()
 
 IDLE_S = 0.01
+_CLOSED = "the engine was closed; the call runs again elsewhere"
 
 
 class PlainLoop:
@@ -48,13 +50,19 @@ class PlainLoop:
         self._mute = None if placeholder is None else [placeholder]
         self._waiting: deque[tuple[Generate | Choose, Future[Any]]] = deque()
         self._totals: Counter[str] = Counter()
-        self._closing = False
+        self._closing = self._ended = False
+        self._door = threading.Lock()
+        """Nothing is put in hand once nobody would take it up."""
 
     def submit(self, request: Generate | Choose) -> Future[Any]:
         """Put a request in hand; from any thread."""
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        self._waiting.append((request, future))
+        with self._door:
+            if not self._ended:
+                self._waiting.append((request, future))
+                return future
+        future.set_exception(Transient(_CLOSED))
         return future
 
     def counts(self) -> dict[str, float]:
@@ -73,8 +81,10 @@ class PlainLoop:
                     self._answer(*self._waiting.popleft())
                 else:
                     time.sleep(IDLE_S)
+        with self._door:
+            self._ended = True
         while self._waiting:
-            self._waiting.popleft()[1].set_exception(Transient("the engine was closed; the call runs again elsewhere"))
+            self._waiting.popleft()[1].set_exception(Transient(_CLOSED))
 
     def _give_up_late_ones(self) -> None:
         """Of those that wait for their turn; called at every token of the one that has it."""

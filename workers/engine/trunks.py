@@ -92,8 +92,12 @@ class Trunks:
             if source.trunk:
                 source.trunk.pins -= 1
         if source.trunk:
-            self.pool.copy(source.trunk, trunk, source.trunk_tokens)
-            self._graft(source, trunk)
+            try:
+                self.pool.copy(source.trunk, trunk, source.trunk_tokens)
+                self._graft(source, trunk)
+            except RuntimeError:  # nobody knows of the slot yet
+                self.pool.drop(trunk)
+                raise
         return trunk
 
     def _graft(self, source: Source, trunk: Trunk) -> None:
