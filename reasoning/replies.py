@@ -10,7 +10,9 @@ from reasoning.policy import Mode
 from reasoning.records import Showing
 
 _CHOICE = re.compile(
-    r"\b(?:choose|prefer|pick|select)\s{1,8}(?:response|candidate|answer)\s{0,8}\[?\s{0,8}([12])\b", re.IGNORECASE
+    r"(not\s{1,8}|never\s{1,8}|n['\u2019]t\s{1,8})?\b(?:choose|prefer|pick|select)\s{1,8}"
+    r"(?:response|candidate|answer)\s{0,8}\[?\s{0,8}([12])\b",
+    re.IGNORECASE,
 )
 _BARE = re.compile(r"(?:response\s{0,8})?\[?([12])\]?[.!]?", re.IGNORECASE)
 _WRONG = re.compile(r"\b(?:incorrect|not\s{1,8}correct)\b", re.IGNORECASE)
@@ -60,7 +62,8 @@ def _published(text: str) -> int | None:
 
 
 def _strict(text: str) -> int | None:
-    said = set(_CHOICE.findall(text))
-    if not said and (bare := _BARE.fullmatch(text.strip())):
+    found = _CHOICE.findall(text)
+    said = {number for negated, number in found if not negated}
+    if not found and (bare := _BARE.fullmatch(text.strip())):
         said = {bare.group(1)}
     return int(said.pop()) if len(said) == 1 else None

@@ -109,6 +109,8 @@ def test_a_path_that_is_not_stored_is_a_bug_not_a_prompt(lab: Any) -> None:
         ("I choose response 1. No, I choose response 2.", 0, None),
         ("Response 1 is long and response 2 is short.", None, None),
         ("I choose response 12", 0, None),
+        ("I would not choose response 1.", None, None),
+        ("I don't prefer response 1; I choose response 2.", 1, 1),
         ("<SUMMARY>I will compare", None, None),
         ("", None, None),
     ],
