@@ -10,7 +10,8 @@ from orchestrator.datasets.spec import Row
 from reasoning.errors import BadInput
 
 MAX_DIGITS = 24
-_INT64 = range(-(2**63), 2**63)
+INT64 = range(-(2**63), 2**63)
+"""Whole numbers that tables have a column for."""
 
 
 def as_number(cell: str) -> int | float | None:
@@ -19,7 +20,7 @@ def as_number(cell: str) -> int | float | None:
         return None
     with suppress(ValueError):
         whole = int(cell)
-        if str(whole) == cell and whole in _INT64:
+        if str(whole) == cell and whole in INT64:
             return whole
     with suppress(ValueError):
         real = float(cell)

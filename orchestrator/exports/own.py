@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import select
 
+from orchestrator.datasets.numbers import INT64
 from storage.database import Database
 from storage.tables import Query
 
@@ -30,7 +31,6 @@ PACKED = "metadata"
 MAX_COLUMNS = 1000
 """Above this the lines hold free data rather than a table, and it comes back as one column of JSON."""
 PAGE = 1000
-_INT64 = range(-(2**63), 2**63)
 
 
 @dataclass(slots=True)
@@ -138,6 +138,6 @@ def _name(name: str) -> str:
 
 
 def _type_name(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and value not in _INT64:
+    if isinstance(value, int) and not isinstance(value, bool) and value not in INT64:
         return "wide"  # fits no whole-number column that readers know; text keeps its digits
     return type(value).__name__

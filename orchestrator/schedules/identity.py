@@ -33,7 +33,7 @@ def _by_columns(source: Source, identity: Sequence[str]) -> Iterator[Line]:
         metadata = line.get("metadata") or {}
         values = [metadata.get(name, line.get(parts.get(name, name))) for name in identity]
         for name, value in zip(identity, values, strict=True):
-            if value is None:
+            if value in (None, ""):
                 raise BadInput(
                     f'row {number} has no "{name}", which is to tell rows apart; choose other identity columns',
                     code="identity_missing",

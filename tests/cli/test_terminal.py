@@ -8,7 +8,6 @@ import os
 import pty
 import struct
 import subprocess
-import sys
 import termios
 from contextlib import suppress
 
@@ -16,9 +15,9 @@ import pytest
 
 from stagebeam import Client
 from tests.client.test_client import png
+from tests.running.command import PROGRAM
 
 pytestmark = pytest.mark.timeout(120)
-PROGRAM = (sys.executable, "-m", "orchestrator.cli")
 QUESTION = "Long? " + "word " * 2000
 
 

@@ -18,9 +18,9 @@ from reasoning.errors import BadInput, ModelError, Transient
 from tests.engine.reference import WARM, ask, choose, generate
 from tests.waiting import wait_until
 from workers.engine.apart import ApartEngine
-from workers.engine.local import TransformersEngine
+from workers.engine.local import DeviceOptions, TransformersEngine
 from workers.engine.protocol import Generate, Sampling
-from workers.engine.registry import open_engine, share
+from workers.engine.registry import Shared, open_engine, share
 
 OPTIONS = {"device": "cpu", "memory_mb": 64, "rows": 32}
 LONG = Sampling(temperature=0.9, top_p=1.0, top_k=0, max_tokens=350)
@@ -38,6 +38,11 @@ def test_the_smallest_budget_is_not_taken_for_none():
     assert share({"memory_mb": 1}, 2) == {"rows": 256, "memory_mb": 1}
     assert share({"memory_mb": "64", "rows": "33"}, 2) == {"rows": 17, "memory_mb": 32}
     assert share({}, 4) == {"rows": 128, "memory_mb": 512}
+
+
+def test_settings_read_before_torch_is_there_have_the_same_defaults():
+    early, late = Shared(), DeviceOptions()
+    assert (early.slots, early.rows, early.memory_mb) == (late.slots, late.rows, late.memory_mb)
 
 
 @pytest.mark.parametrize("apart", [True, False])

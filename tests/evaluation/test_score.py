@@ -29,7 +29,6 @@ def test_wilson_agrees_with_published_values() -> None:
     # Agresti and Coull (1998): 0 of 10 has the upper end 0.278 at 95 %.
     low, high = wilson(0, 10)
     assert low == 0.0
-    assert low == 0.0
     assert high == pytest.approx(0.2775, abs=1e-3)
 
 
@@ -39,5 +38,7 @@ def test_the_interval_holds_the_share_and_shrinks(n: int, data: st.DataObject) -
     low, high = wilson(correct, n)
     assert 0.0 <= low <= correct / n + 1e-12
     assert correct / n - 1e-12 <= high <= 1.0
+    assert correct or low == 0.0
+    assert correct < n or high == 1.0
     wide_low, wide_high = wilson(correct * 4, n * 4)
     assert wide_high - wide_low <= high - low + 1e-12

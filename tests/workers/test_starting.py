@@ -45,11 +45,15 @@ def test_it_beats_while_the_model_loads_and_is_completed_after(database: Databas
 
 @pytest.mark.parametrize("end", ["failure", "signal"])
 def test_a_start_that_fails_leaves_no_row(database: Database, settings: Settings, end: str) -> None:
+    def start() -> None:
+        with starting(settings, "w1", "big"):
+            if end == "failure":
+                raise MemoryError
+            os.kill(os.getpid(), signal.SIGTERM)
+
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises((MemoryError, SystemExit)), starting(settings, "w1", "big"):  # noqa: PT012 - what ends it
-        if end == "failure":
-            raise MemoryError
-        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises((MemoryError, SystemExit)):
+        start()
     with database.read() as conn:
         assert fleet.states(conn, 0.0, 60.0) == {}
     assert signal.getsignal(signal.SIGTERM) is before
