@@ -278,6 +278,9 @@ def test_several_columns_tell_rows_apart(settings: Settings, tmp_path: Path):
     assert ids(read(settings, source, identity=["question"])) == ["q0", "q1", "q2"]
     with pytest.raises(BadInput, match='no "scenes"'):
         read(settings, source, identity=["scenes"])
+    table(tmp_path / "q.csv", [*ROWS, {**ROWS[0], "scene": ""}])
+    with pytest.raises(BadInput, match='row 4 has no "scene"'):
+        read(settings, source, identity=["scene", "view"])
 
 
 @pytest.mark.parametrize("moved", [lambda rows: rows[::-1], lambda rows: rows[1:], lambda rows: [ROWS[0], *rows]])
